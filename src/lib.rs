@@ -1,0 +1,24 @@
+//! copyd: the data plane for share migration and replication.
+//!
+//! The map of the house. Each layer uses only what stands below it:
+//!
+//! ```text
+//! main          parse, dispatch, exit code
+//! cli           one file a command; progress line, itemized changes, JSON lines
+//! pass          scan → plan → transfer → fidelity → verify
+//! store         SQLite: a job's identity and the entries it made
+//! tree          walk, filter, differences, plan, hard links
+//! copy          one file's state machine; blocks, chunks, holes; backends: uring, threads
+//! fidelity      capture and apply owner, mode, xattrs, ACLs, times, flags; classes of loss
+//! hash          chunk hashing, subtree merge, manifest, share digest
+//! throttle      bytes a second
+//! sys           every unsafe block; ring, xattrs by name, ioctls
+//! limits error units   serve all
+//! ```
+
+pub mod error;
+pub mod fidelity;
+pub mod limits;
+pub mod pass;
+pub mod sys;
+pub mod tree;

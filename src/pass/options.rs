@@ -1,0 +1,144 @@
+//! What a run is asked to do, after parsing and before anything is opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::fidelity::{IdMap, LossClass};
+use crate::tree::filter::Filter;
+
+/// Which verb the run carries out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    /// Passes until nothing changed meanwhile, or `max_passes`.
+    Migrate,
+    /// One pass; the destination becomes a replica.
+    Sync,
+}
+
+impl JobKind {
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Migrate => "migrate",
+            Self::Sync => "sync",
+        }
+    }
+}
+
+/// How far a copy is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VerifyLevel {
+    /// No hash at all.
+    None,
+    /// The hash made on the way is kept and trusted.
+    Inline,
+    /// What is durable at the destination is read back past the cache and compared.
+    Readback,
+    /// Read-back, and the source is read once more after publishing.
+    Full,
+}
+
+impl VerifyLevel {
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Inline => "inline",
+            Self::Readback => "readback",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Who moves the blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// A short probe of the two file systems decides.
+    Auto,
+    Uring,
+    Threads,
+}
+
+/// Whether holes stay holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provision {
+    /// Holes of the source stay holes.
+    Thin,
+    /// Every byte is allocated at the destination; no clones.
+    Thick,
+}
+
+/// What may happen to entries at the destination that the source does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extras {
+    /// Foreign entries end the run (43); entries of this job whose source has gone are removed.
+    Guard,
+    /// `--delete`: all of them are removed, under the guards.
+    Delete,
+    /// `--keep-extra`: foreign entries stay; entries of this job whose source has gone are removed.
+    Keep,
+}
+
+/// Everything a `migrate` or `sync` is asked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub kind: JobKind,
+    pub source: PathBuf,
+    pub destination: PathBuf,
+    pub verify: VerifyLevel,
+    pub dry_run: bool,
+    /// Send an [`super::Event::Item`] for each change (`-n`, `-i`, `-v`).
+    pub items: bool,
+    pub extras: Extras,
+    pub allow_empty_source: bool,
+    pub max_delete: Option<u64>,
+    pub max_passes: u32,
+    pub filter: Filter,
+    pub one_file_system: bool,
+    pub id_map: IdMap,
+    pub backend: BackendChoice,
+    pub provision: Provision,
+    /// Data threads; `None` lets the probe decide.
+    pub jobs: Option<usize>,
+    /// Content bytes written a second, both directions counted once.
+    pub bytes_per_second: Option<u64>,
+    pub accept_loss: Vec<LossClass>,
+    pub state_dir: Option<PathBuf>,
+    /// Vanished entries count as failures (24).
+    pub strict: bool,
+    pub manifest: Option<PathBuf>,
+    pub manifest_holes: bool,
+    /// End the run when nothing at all moved for this long.
+    pub timeout: Option<Duration>,
+}
+
+/// Everything a `verify` of two trees is asked.
+#[derive(Clone, Debug)]
+pub struct VerifyOptions {
+    pub source: PathBuf,
+    pub destination: PathBuf,
+    /// Send [`super::Event::Compared`] for equal entries too.
+    pub items: bool,
+    pub filter: Filter,
+    pub one_file_system: bool,
+    pub id_map: IdMap,
+    pub backend: BackendChoice,
+    pub jobs: Option<usize>,
+    pub bytes_per_second: Option<u64>,
+    pub manifest: Option<PathBuf>,
+    pub manifest_holes: bool,
+    pub timeout: Option<Duration>,
+    /// Leave out the comparison of classes the caller has accepted as lost.
+    pub accept_loss: Vec<LossClass>,
+}
+
+/// A `verify` of one tree against a manifest.
+#[derive(Clone, Debug)]
+pub struct ManifestOptions {
+    pub manifest: PathBuf,
+    pub directory: PathBuf,
+    pub items: bool,
+    pub jobs: Option<usize>,
+    pub bytes_per_second: Option<u64>,
+    pub timeout: Option<Duration>,
+}

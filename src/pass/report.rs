@@ -1,0 +1,201 @@
+//! What a run says while it goes on and when it ends: live counters, events, the summary.
+//!
+//! The engine only counts and names; how that looks on a terminal or as JSON lines is the
+//! business of whoever implements [`Observer`]. Nothing in here prints.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::{EntryError, ExitCode};
+use crate::fidelity::LossClass;
+use crate::tree::plan::Change;
+
+/// One counter that many threads add to and one reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Live counts of a run. Monotonic within a run, so a reader can take rates from them.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries the source scan has seen, all passes together, the root included.
+    pub entries_scanned: Counter,
+    /// Entries that are settled: copied and published, equal, or failed.
+    pub entries_done: Counter,
+    /// Content bytes in scope: the sizes of all files that the scan found to copy.
+    pub bytes_planned: Counter,
+    /// Content bytes moved to the destination so far; holes are not moved.
+    pub bytes_copied: Counter,
+    /// Content bytes settled of `bytes_planned`, holes included.
+    pub bytes_done: Counter,
+    /// Content bytes read back, or compared, so far.
+    pub bytes_verified: Counter,
+    pub files_copied: Counter,
+    pub files_unchanged: Counter,
+    pub deleted: Counter,
+    pub failed: Counter,
+    /// The scan of the current pass has listed everything (`to-chk` instead of `ir-chk`).
+    pub scan_complete: AtomicBool,
+    /// Number of the current pass, from 1.
+    pub pass: Counter,
+}
+
+/// What happened, as it happens. Called from data threads: implementors lock for themselves.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The job is known and the roots are open. Comes first.
+    Started {
+        job: uuid::Uuid,
+        kind: &'static str,
+        resumed: bool,
+        source: &'a std::path::Path,
+        destination: &'a std::path::Path,
+    },
+    /// How blocks are moved and how read-back gets past the cache, with the probe's finding in words.
+    Backend {
+        backend: &'static str,
+        readback: &'static str,
+        jobs: usize,
+        reason: &'a str,
+    },
+    PassStarted {
+        pass: u32,
+    },
+    /// One entry of the plan; sent only where the options ask for items (`-i`, `-v`, `-n`).
+    Item(&'a Change),
+    /// An entry that exists only at the destination and was (or with `-n`: would be) removed.
+    Deleted {
+        path: &'a [u8],
+        kind: crate::sys::Kind,
+    },
+    /// What `copyd verify` found: `=` equal, `-` missing at the source, `+` missing at the
+    /// destination, `*` differs, `!` error. Equal entries are sent only where items are asked for.
+    Compared {
+        sign: char,
+        path: &'a [u8],
+        what: &'a str,
+    },
+    EntryFailed(&'a EntryError),
+    /// Something that the destination can't hold. Each class is sent with at most
+    /// [`crate::limits::LOSS_EXAMPLES`] examples; the counts are in the summary.
+    Loss {
+        class: LossClass,
+        path: &'a [u8],
+        detail: &'a str,
+    },
+    /// An entry that the filters or the fixed rules leave out, at the root only (`lost+found`).
+    Ignored {
+        path: &'a [u8],
+        why: &'static str,
+    },
+    PassEnded {
+        pass: u32,
+        copied: u64,
+        hot: u64,
+        failed: u64,
+    },
+}
+
+/// Receives events. The engine never waits for one longer than the call takes.
+pub trait Observer: Sync {
+    fn event(&self, event: &Event<'_>);
+}
+
+/// How a run ended, in the words of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Completed,
+    Partial,
+    Failed,
+    Cancelled,
+    Refused,
+}
+
+/// The last word of a run. Field names are those of the JSON summary in `docs/cli.md`.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub job: uuid::Uuid,
+    /// `migrate`, `sync` or `verify`.
+    pub kind: &'static str,
+    pub dry_run: bool,
+    pub exit: ExitCode,
+    pub verify: &'static str,
+    pub passes: u32,
+    /// Entries at the source in scope, the root included.
+    pub entries: u64,
+    pub files_copied: u64,
+    pub files_unchanged: u64,
+    pub directories_created: u64,
+    pub links_made: u64,
+    /// Metadata set anew on entries whose content was equal.
+    pub metadata_updated: u64,
+    /// Content bytes written to the destination.
+    pub bytes_copied: u64,
+    pub bytes_verified: u64,
+    /// Entries that were read from an unchanged source, are durable, and read back equal.
+    pub proved: u64,
+    /// Entries that were skipped as equal, or copied without read-back.
+    pub assumed: u64,
+    pub deleted: u64,
+    pub renamed: u64,
+    pub hot: u64,
+    pub failed: u64,
+    pub vanished: u64,
+    pub ignored: u64,
+    pub lost: BTreeMap<LossClass, u64>,
+    pub degraded: BTreeMap<LossClass, u64>,
+    /// Classes that no destination can hold, said once (birth time, ctime, inode number).
+    pub unsettable: Vec<LossClass>,
+    /// `copyd verify`: entries that differ, are missing at the destination, or only exist there.
+    pub differing: u64,
+    pub missing: u64,
+    pub extra: u64,
+    /// Lower-case hex; `None` where not every entry's digest is known.
+    pub share_digest: Option<String>,
+    pub metadata_digest: Option<String>,
+    pub backend: &'static str,
+    pub readback: &'static str,
+    pub elapsed: Duration,
+}
+
+impl Summary {
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self.exit {
+            ExitCode::Complete => Outcome::Completed,
+            ExitCode::Stopped => Outcome::Cancelled,
+            ExitCode::Usage | ExitCode::Guard => Outcome::Refused,
+            ExitCode::Internal | ExitCode::Root | ExitCode::Timeout => Outcome::Failed,
+            ExitCode::SomeFailed
+            | ExitCode::Vanished
+            | ExitCode::DeletionLimit
+            | ExitCode::Mismatch
+            | ExitCode::LossRefused => Outcome::Partial,
+        }
+    }
+}
+
+/// A request to stop: set once by a signal or a supervisor, read by every thread at safe points.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicBool);
+
+impl Stop {
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

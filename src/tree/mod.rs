@@ -1,0 +1,4 @@
+//! Trees: entries, filters, differences, plans.
+
+pub mod filter;
+pub mod plan;
