@@ -35,6 +35,8 @@ pub enum Class {
     Vanished,
     /// The source changed while it was read, more often than copyd tries again.
     Hot,
+    /// It is named in a list of files, and the source does not have it.
+    Missing,
     /// Permission refused.
     Permission,
     /// No room at the destination.
@@ -87,6 +89,7 @@ impl Class {
         match self {
             Self::Vanished => "vanished",
             Self::Hot => "hot",
+            Self::Missing => "missing",
             Self::Permission => "permission",
             Self::NoSpace => "no_space",
             Self::Quota => "quota",
@@ -108,6 +111,7 @@ impl Class {
         match self {
             Self::Vanished => "nothing to do: it was deleted while copyd ran; the next run follows",
             Self::Hot => "run the same command again when the writer is quiet, or copy from a snapshot",
+            Self::Missing => "check the list: paths in it are relative to the source",
             Self::Permission => {
                 "run as root, or give this user the right; on a root-squashed export, use no_root_squash for the copy"
             }

@@ -1,5 +1,230 @@
 //! Every bound of copyd: name, unit, reason, one home.
 
+use std::time::Duration;
+
 /// Examples of one class of loss that are sent as events and logged; the rest is only counted,
 /// because a hundred million lines help nobody.
 pub const LOSS_EXAMPLES: u64 = 20;
+
+/// One block of data in flight, in bytes. It is hashed between read and write, so it has to stay
+/// in the second-level cache (512 KiB to 2 MiB on today's servers) together with its copy.
+pub const BLOCK_BYTES: usize = 256 << 10;
+
+/// Offsets and lengths of reads are multiples of this, in bytes, so that the same machine serves
+/// direct I/O: no file system here asks for more than a page.
+pub const ALIGNMENT: u64 = 4096;
+
+/// Operations that one ring keeps in flight. Enough to keep a disk's queue full (deeper queues
+/// gained nothing), little enough that its buffers, slots × block, stay within 8 MiB, which is
+/// the usual RLIMIT_MEMLOCK of a service.
+pub const RING_SLOTS: usize = 32;
+
+/// Kernel threads that one ring may use for operations that would block: one for each slot,
+/// because NFS and SMB punt every one of them.
+pub const RING_WORKERS: u32 = 32;
+
+const _: () = assert!((BLOCK_BYTES as u64).is_multiple_of(ALIGNMENT));
+const _: () = assert!(RING_SLOTS * BLOCK_BYTES <= 8 << 20);
+
+/// Entries that a listing hands over at a time. Large enough to sort usefully by inode, small
+/// enough that a directory of 10^6 entries costs a page of names at the source.
+pub const LISTING_PAGE: usize = 2048;
+
+/// Buffer for getdents64, in bytes: one call lists about a thousand entries.
+pub const LISTING_BUFFER_BYTES: usize = 64 << 10;
+
+/// Open directories while a tree is removed. Deeper trees are reached by opening again.
+pub const REMOVE_HANDLES: usize = 512;
+
+/// A batch is flushed when it holds this many files, ...
+pub const BATCH_FILES: usize = 1024;
+/// ... or this many bytes, ...
+pub const BATCH_BYTES: u64 = 1 << 30;
+/// ... or is this old: what a crash makes copyd do again stays small, and the cost of a flush is
+/// shared by many.
+pub const BATCH_AGE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Files that one worker reads back and renames at a time, so that a batch is shared by all.
+pub const PUBLISH_FILES: usize = 128;
+
+/// Flushes that may fail before the destination is given up.
+pub const FLUSH_FAILURES: u32 = 2;
+
+/// Entries that one worker copies at a time: large enough to share the cost of taking them,
+/// small enough that all workers end together.
+pub const COPY_ENTRIES: usize = 64;
+
+/// Waiting copy tasks at which a scanning worker carries some out itself: the bound on what the
+/// scan may run ahead of the copy.
+pub const COPY_TASKS_WAITING: usize = 64;
+
+/// How often a file that changes while it is read is begun, before it is left to the next pass.
+pub const HOT_ATTEMPTS: u32 = 3;
+/// Bytes of one chunk of a file: the unit that one thread hashes at a time. A power of two, because
+/// only aligned power-of-two pieces are whole subtrees of BLAKE3; large enough that a chunk's
+/// bookkeeping vanishes beside its hashing, small enough that one big file keeps all threads busy.
+pub const CHUNK_BYTES: u64 = 1 << 24;
+
+/// Bytes of one block that the hole rule looks at. Part of the meaning of `b3-nonzero`: another
+/// number would give other digests.
+pub const ZERO_BLOCK_BYTES: u64 = 1 << 20;
+
+/// Bytes of all-zero blocks up to which a file still has its standard hash: hashing so many zeros
+/// costs a fraction of a second. Part of the meaning of `b3-nonzero`, as [`ZERO_BLOCK_BYTES`].
+pub const ZERO_BYTES_MAX: u64 = 1 << 30;
+
+// A chunk's non-zero blocks are a bitmap of 16 bits, a block is at least a chunk of BLAKE3's own,
+// and a file that can be over the limit of zeros has two chunks or more.
+const _: () = assert!(CHUNK_BYTES == 16 * ZERO_BLOCK_BYTES);
+const _: () = assert!(ZERO_BLOCK_BYTES.is_power_of_two() && ZERO_BLOCK_BYTES >= 1024);
+const _: () = assert!(ZERO_BYTES_MAX >= CHUNK_BYTES);
+
+/// Bytes of the longest line that a manifest's reader holds in memory. Paths have no length limit
+/// in a tree that is walked name by name; this is some 40,000 levels of the longest names.
+pub const MANIFEST_LINE_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes that the manifest's writer and reader buffer for each file: some 1,000 lines a call.
+pub const MANIFEST_BUFFER_BYTES: usize = 128 << 10;
+
+/// Bytes of the longest path that a program can hand to `open(2)`: `PATH_MAX` less its NUL. b3sum
+/// can't check longer ones.
+pub const OPEN_PATH_BYTES_MAX: usize = 4095;
+/// Failed entries of one class that are printed as they happen; the rest is counted, and kept in
+/// the log file, because a tree whose server refuses every read would flood the terminal.
+pub const FAILURES_SHOWN: u64 = 100;
+
+/// Data threads that `--jobs` accepts. Beyond this each adds only memory and context switches.
+pub const JOBS_MAX: usize = 1024;
+
+/// Times a second that the terminal's progress line is drawn: smooth, and cheap over ssh.
+pub const PROGRESS_HZ: u8 = 5;
+
+/// Between two plain progress lines where there is no terminal.
+pub const PLAIN_LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// Between two progress events of `--json`.
+pub const PROGRESS_EVENT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a shown rate looks back on: long enough to be calm, short enough to be now.
+pub const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+/// Longest filter pattern in bytes: rsync's MAXPATHLEN less its end mark. A longer one could match
+/// no path that rsync knows, and bounds what a pattern costs to compile.
+pub const FILTER_PATTERN_BYTES_MAX: usize = 4095;
+
+/// Smallest rate limit in bytes a second, as rsync's `--bwlimit` has it: anything less is a wrong
+/// unit, and would look like a hang.
+pub const RATE_BYTES_PER_SECOND_MIN: u64 = 512;
+
+/// Largest size that an option can give, in bytes: that of the kernel's signed file offsets.
+pub const SIZE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// What an idle throttle saves up, in milliseconds of its rate: enough that a thread which wakes
+/// late doesn't lower the rate, short enough that a link sees no bursts.
+pub const THROTTLE_BURST_MS: u64 = 100;
+
+/// The least that an idle throttle saves up, in bytes, so that at low rates too one block can go
+/// at once.
+pub const THROTTLE_BURST_BYTES_MIN: u64 = 1 << 20;
+
+/// Longest sleep of a throttled thread between two looks at the request to stop, in milliseconds:
+/// half of the 100 ms in which a signal has to end the wait.
+pub const THROTTLE_NAP_MS: u64 = 50;
+/// Bytes of a database page. Rows of about 150 bytes make 50 to a page: few enough levels for point
+/// lookups, few enough bytes to write again when one row changes.
+pub const CATALOG_PAGE_BYTES: u32 = 8 << 10;
+
+/// KiB of page cache of the catalog's writer: the path to the rightmost leaf of every directory that
+/// is being written stays in memory.
+pub const CATALOG_WRITER_CACHE_KIB: u32 = 16 << 10;
+
+/// KiB of page cache of each reader of a catalog. Rows are read once and in order.
+pub const CATALOG_READER_CACHE_KIB: u32 = 2 << 10;
+
+/// Pages of write-ahead log after which the catalog's writer checkpoints (32 MiB): seldom enough
+/// that a page written often is copied once.
+pub const CATALOG_CHECKPOINT_PAGES: u32 = 4096;
+
+/// Bytes that a write-ahead log file keeps on disk after a checkpoint.
+pub const CATALOG_JOURNAL_BYTES: u32 = 64 << 20;
+
+/// Batches that wait for the catalog's writer before a sender does: bounds memory and lets the
+/// writer fold several into one transaction.
+pub const CATALOG_QUEUE_BATCHES: usize = 64;
+
+/// Rows after which the writer ends a transaction though more batches wait, so that a kill repeats
+/// little work and one transaction's pages stay in the cache.
+pub const CATALOG_TRANSACTION_ROWS: usize = 32 << 10;
+
+/// Rows of catalog pages that a walk in path order keeps in memory over all its levels.
+pub const CATALOG_WALK_ROWS: usize = 16 << 10;
+
+/// Rows that one level of such a walk reads at a time, at most and (when the levels above hold
+/// [`CATALOG_WALK_ROWS`] already) at least.
+pub const CATALOG_WALK_PAGE_ROWS: std::ops::RangeInclusive<usize> = 16..=2048;
+
+/// Milliseconds to wait for another connection of this process or an operator's `sqlite3`.
+pub const DATABASE_BUSY_MS: u64 = 10_000;
+/// Bytes of all names of one entry's extended attributes: the kernel lists no more
+/// (`XATTR_LIST_MAX`, `xattr(7)`).
+pub const XATTR_LIST_BYTES: usize = 64 << 10;
+
+/// Bytes of one extended attribute's value: the kernel passes no more (`XATTR_SIZE_MAX`).
+pub const XATTR_VALUE_BYTES: usize = 64 << 10;
+
+/// First buffer for a list or a value, in bytes: an ACL of 30 entries, the label and a few
+/// attributes of users fit, so that one call is enough.
+pub const XATTR_BUFFER_BYTES: usize = 512;
+
+/// Times that a list or value which grows while it is read is read again. The buffer at least
+/// doubles each time, so this many lead from the first buffer to the kernel's own limit.
+pub const XATTR_TRIES: u32 = 8;
+
+const _: () = assert!(XATTR_BUFFER_BYTES << XATTR_TRIES >= XATTR_LIST_BYTES);
+
+/// Bytes of names and values of one entry's extended attributes together. xfs lets a tenant put
+/// hundreds of megabytes on one file; what is beyond is lost by class instead of eating the memory.
+pub const XATTR_TOTAL_BYTES: usize = 4 << 20;
+
+/// A file system with more available bytes than this is not full: `ENOSPC` for an extended attribute
+/// then means that the attribute does not fit in what the format has for it (ext4: one block). Half
+/// of it is the largest that could be needed.
+pub const XATTR_ROOM_BYTES: u64 = 2 << 20;
+
+const _: () = assert!(XATTR_ROOM_BYTES >= 2 * (XATTR_LIST_BYTES + XATTR_VALUE_BYTES) as u64);
+
+/// Largest record of the user or group database that is read, in bytes: a group of some ten
+/// thousand members.
+pub const NAME_RECORD_BYTES: usize = 1 << 20;
+
+/// Small files that the backend probe writes and reads with each backend: enough to fill a queue,
+/// little enough to take milliseconds.
+pub const PROBE_FILES: usize = 64;
+
+/// Data threads a core on a disk: some wait for flushes and reads while others copy.
+pub const DISK_THREADS_PER_CORE: usize = 2;
+
+/// Data threads a core on a server: each call is a round trip, and most of them wait.
+pub const SERVER_THREADS_PER_CORE: usize = 8;
+
+/// New directories that grow in the staging area at a time: each holds a descriptor until it has its
+/// name, which it gets with the next batch.
+pub const NURSERIES: usize = 1024;
+/// Bytes of records of equal entries that `verify` keeps in memory for the share's digests: about
+/// half a million entries, beyond which they go to an unnamed file in sorted runs.
+pub const COMPARE_RECORDS_BYTES: usize = 64 << 20;
+
+// A record is found by a 32-bit offset, with room for a batch that fills the last bytes.
+const _: () = assert!(COMPARE_RECORDS_BYTES < 1 << 31);
+
+/// Bytes that the merge of those runs reads at a time from each: at 10^9 entries some thousand runs
+/// take 64 MiB.
+pub const COMPARE_RUN_BYTES: usize = 64 << 10;
+
+/// Open directories of a comparison, both sides together: enough for every worker's directories and
+/// those above them; what is deeper is reached by opening again.
+pub const COMPARE_HANDLES: usize = 4096;
+
+/// Levels of directories that a worker keeps open on the way to the entries of a manifest. Deeper
+/// ones are opened level by level for each directory anew.
+pub const CHAIN_HANDLES: usize = 64;

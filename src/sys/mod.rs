@@ -1,5 +1,23 @@
 //! Every unsafe block of copyd, and the system calls that need one word more than `rustix` says.
 
+mod at;
+mod attributes;
+mod buffers;
+mod inode_flags;
+mod ring;
 mod stat;
+mod xattr;
 
+pub use at::{Extent, ReadMode, create, next_extent, open_directory, open_read, open_root, sync_file_system};
+pub use attributes::{
+    Answer, EntryRef, available_bytes, file_system_magic, group_id, sees_trusted, set_mode, set_owner, set_times,
+    user_id,
+};
+pub use buffers::Buffers;
+pub use inode_flags::{
+    ExtendedFlags, get_extended_flags, get_extended_flags_at, get_flags, set_extended_flags, set_extended_flags_at,
+    set_flags,
+};
+pub use ring::{Ring, Transfer};
 pub use stat::{Kind, Stat, Time, stat_at, stat_fd};
+pub use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};
