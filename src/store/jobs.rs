@@ -1,0 +1,442 @@
+//! Which jobs a state directory knows, and how a command finds its own again.
+//!
+//! ```text
+//! <state>/lock                      held while a job is looked up or created
+//! <state>/jobs.sqlite               a row for each job; every commit durable
+//! <state>/jobs/<id>/lock            held by the copyd that runs the job, with its process id
+//! <state>/jobs/<id>/catalog.sqlite  the entries of its share
+//! ```
+//!
+//! A job's row is inserted after its directory and catalog are durable. So a row without its catalog
+//! is a loss that is refused, and a directory without a row is what a kill in between left: empty
+//! and never used.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::catalog::{self, Catalog};
+use super::database::{self, Check, Schema, Sync, Upgrade, call_failed};
+use super::identity::RootIdentity;
+use super::lock::Lock;
+use super::state::StateDir;
+use crate::error::Error;
+use crate::limits;
+
+/// `cpyj`, the mark of a list of jobs.
+const SCHEMA: Schema =
+    Schema { application: 0x6370_796a, upgrades: &[Upgrade { to: 1, sql: include_str!("jobs-1.sql") }] };
+
+/// The options that would change a job's result, by name.
+type OptionTexts = BTreeMap<String, String>;
+
+/// How far a job has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// It runs, or its last run did not end in completion: the same command goes on.
+    Running,
+    /// Its last run was complete.
+    Complete,
+}
+
+/// A job with its lock: nobody else runs it as long as this, or its catalog, lives.
+#[derive(Debug)]
+pub struct Job {
+    id: Uuid,
+    directory: PathBuf,
+    jobs_path: PathBuf,
+    jobs: Connection,
+    source_dev: u64,
+    state: JobState,
+    guard_passed: bool,
+    summary: Option<String>,
+    catalog_stamp: Option<String>,
+    lock: Arc<Lock>,
+}
+
+/// What [`Store::find_or_create`] found.
+#[derive(Debug)]
+pub struct Opened {
+    pub job: Job,
+    /// An earlier run of the same command made the job.
+    pub resumed: bool,
+}
+
+/// The jobs of one state directory.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Opens the list of jobs, and creates it in a state directory that has none.
+    ///
+    /// # Errors
+    /// [`Error::State`] when it can't be read, is damaged or newer than this copyd, or is missing
+    /// while there are jobs.
+    pub fn open(state: &StateDir) -> Result<Self, Error> {
+        let store = Self { directory: state.path().to_owned() };
+        let _guard = store.lock()?;
+        let jobs = store.directory.join("jobs");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&jobs)
+            .map_err(|error| call_failed(&jobs, "can't be created", error))?;
+        let path = store.jobs_path();
+        match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut entries =
+                    std::fs::read_dir(&jobs).map_err(|error| call_failed(&jobs, "can't be listed", error))?;
+                if entries.next().is_some() {
+                    let what = "is missing, but there are jobs: restore it from a backup, or start anew with another --state-dir";
+                    return Err(Error::State { path, what, source: Some(Box::new(error)) });
+                }
+                database::create(&path, &SCHEMA)?;
+            }
+            // Whether it can be used is looked at where it is opened.
+            _ => drop(store.connect()?),
+        }
+        Ok(store)
+    }
+
+    /// The job of this kind between these two roots, if an earlier run made it, locked for this
+    /// process: for a dry run, which makes none and may ask with other options.
+    ///
+    /// # Errors
+    /// As [`Store::find_or_create`].
+    pub fn find(&self, kind: &str, source: &RootIdentity, destination: &RootIdentity) -> Result<Option<Job>, Error> {
+        let _guard = self.lock()?;
+        let jobs = self.connect()?;
+        let found = find(&jobs, kind, source, destination);
+        let Some(found) = found.map_err(|error| database::failure(&self.jobs_path(), error))? else {
+            return Ok(None);
+        };
+        let lock = self.lock_job(found.id)?;
+        Ok(Some(self.job(found, lock, jobs, source)))
+    }
+
+    /// The job of this kind (`migrate`, `sync`) between these two roots, locked for this process.
+    /// `options` are those that would change the result, each with its canonical text; they must be
+    /// what they were at the first run.
+    ///
+    /// # Errors
+    /// [`Error::Guard`] when another process runs the job, or when options differ from those it was
+    /// made with; [`Error::State`] when the state can't be used.
+    pub fn find_or_create(
+        &self,
+        kind: &str,
+        source: &RootIdentity,
+        destination: &RootIdentity,
+        options: &[(&'static str, String)],
+    ) -> Result<Opened, Error> {
+        let _guard = self.lock()?;
+        let jobs = self.connect()?;
+        let options: OptionTexts = options.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
+        let failure = |error| database::failure(&self.jobs_path(), error);
+        let found = find(&jobs, kind, source, destination).map_err(failure)?;
+        let resumed = found.is_some();
+        let (found, lock) = if let Some(found) = found {
+            let lock = self.lock_job(found.id)?;
+            self.compare(&found.options, &options)?;
+            (found, lock)
+        } else {
+            let id = Uuid::now_v7();
+            let lock = self.create(id)?;
+            insert(&jobs, id, kind, source, destination, &options).map_err(failure)?;
+            (Found::new(id), lock)
+        };
+        jobs.execute(
+            "UPDATE job SET source_path = ?2, source_dev = ?3, destination_path = ?4, destination_dev = ?5, copyd = ?6 \
+             WHERE id = ?1",
+            params![
+                found.id.to_string(),
+                source.path.as_os_str().as_bytes(),
+                source.dev.cast_signed(),
+                destination.path.as_os_str().as_bytes(),
+                destination.dev.cast_signed(),
+                env!("CARGO_PKG_VERSION"),
+            ],
+        )
+        .map_err(failure)?;
+        let job = self.job(found, lock, jobs, source);
+        Ok(Opened { job, resumed })
+    }
+
+    fn job(&self, found: Found, lock: Lock, jobs: Connection, source: &RootIdentity) -> Job {
+        Job {
+            id: found.id,
+            directory: self.job_directory(found.id),
+            jobs_path: self.jobs_path(),
+            jobs,
+            source_dev: source.dev,
+            state: found.state,
+            guard_passed: found.guard_passed,
+            summary: found.summary,
+            catalog_stamp: found.catalog_stamp,
+            lock: Arc::new(lock),
+        }
+    }
+
+    fn jobs_path(&self) -> PathBuf {
+        self.directory.join("jobs.sqlite")
+    }
+
+    fn job_directory(&self, id: Uuid) -> PathBuf {
+        self.directory.join("jobs").join(id.to_string())
+    }
+
+    fn lock(&self) -> Result<Lock, Error> {
+        let patience = Duration::from_millis(limits::DATABASE_BUSY_MS);
+        Lock::take(&self.directory.join("lock"), "the state directory", patience)
+    }
+
+    fn lock_job(&self, id: Uuid) -> Result<Lock, Error> {
+        let directory = self.job_directory(id);
+        if !directory.is_dir() {
+            let what = "is missing: restore it from a backup, or start anew with another --state-dir";
+            return Err(Error::State { path: directory, what, source: None });
+        }
+        Lock::take(&directory.join("lock"), &format!("job {id}"), Duration::ZERO)
+    }
+
+    fn connect(&self) -> Result<Connection, Error> {
+        let path = self.jobs_path();
+        let connection = database::open(&path, &SCHEMA, Sync::Full)?;
+        // The list is small: looking at all of it costs nothing.
+        database::check(&path, &connection, Check::Whole)?;
+        Ok(connection)
+    }
+
+    /// Makes a new job's directory and catalog, durable before its row is.
+    fn create(&self, id: Uuid) -> Result<Lock, Error> {
+        let directory = self.job_directory(id);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .map_err(|error| call_failed(&directory, "can't be created", error))?;
+        let lock = self.lock_job(id)?;
+        database::create(&directory.join(CATALOG), &catalog::SCHEMA)?;
+        database::sync_directory(&self.directory.join("jobs"))?;
+        database::sync_directory(&self.directory)?;
+        Ok(lock)
+    }
+
+    fn compare(&self, stored: &str, now: &OptionTexts) -> Result<(), Error> {
+        let stored: OptionTexts = serde_json::from_str(stored)
+            .map_err(|error| database::damaged(&self.jobs_path(), format!("options of a job: {error}")))?;
+        let mut names: Vec<&String> = stored.keys().chain(now.keys()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let text = |options: &OptionTexts, name: &String| {
+            options.get(name).map_or("(not set)".to_owned(), |text| format!("`{text}`"))
+        };
+        let differences: Vec<String> = names
+            .into_iter()
+            .filter(|name| stored.get(*name) != now.get(*name))
+            .map(|name| format!("{name}: {} → {}", text(&stored, name), text(now, name)))
+            .collect();
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Guard {
+            what: format!("an earlier run of this job had other options: {}", differences.join("; ")),
+            remedy: "run it with the options of the earlier run, or start a job of its own with another --state-dir",
+        })
+    }
+}
+
+const CATALOG: &str = "catalog.sqlite";
+
+/// The columns of a job's row that a run goes on from.
+struct Found {
+    id: Uuid,
+    options: String,
+    state: JobState,
+    guard_passed: bool,
+    summary: Option<String>,
+    catalog_stamp: Option<String>,
+}
+
+impl Found {
+    fn new(id: Uuid) -> Self {
+        let options = String::new();
+        Self { id, options, state: JobState::Running, guard_passed: false, summary: None, catalog_stamp: None }
+    }
+}
+
+fn find(
+    jobs: &Connection,
+    kind: &str,
+    source: &RootIdentity,
+    destination: &RootIdentity,
+) -> rusqlite::Result<Option<Found>> {
+    jobs.query_row(
+        "SELECT id, options, state, guard_passed, summary, catalog_stamp FROM job \
+         WHERE kind = ? AND source_key = ? AND destination_key = ?",
+        params![kind, source.key(), destination.key()],
+        |row| {
+            let id: String = row.get(0)?;
+            let id = Uuid::parse_str(&id).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+            })?;
+            let complete = row.get_ref(2)?.as_str()? == "complete";
+            Ok(Found {
+                id,
+                options: row.get(1)?,
+                state: if complete { JobState::Complete } else { JobState::Running },
+                guard_passed: row.get(3)?,
+                summary: row.get(4)?,
+                catalog_stamp: row.get(5)?,
+            })
+        },
+    )
+    .optional()
+}
+
+fn insert(
+    jobs: &Connection,
+    id: Uuid,
+    kind: &str,
+    source: &RootIdentity,
+    destination: &RootIdentity,
+    options: &OptionTexts,
+) -> rusqlite::Result<()> {
+    let options = serde_json::Value::from_iter(options.clone()).to_string();
+    jobs.execute(
+        "INSERT INTO job(id, kind, source_key, destination_key, source_path, source_dev, source_ino, \
+         destination_path, destination_dev, destination_ino, options, state, guard_passed, created_ms, copyd) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'running', 0, ?, ?)",
+        params![
+            id.to_string(),
+            kind,
+            source.key(),
+            destination.key(),
+            source.path.as_os_str().as_bytes(),
+            source.dev.cast_signed(),
+            source.ino.cast_signed(),
+            destination.path.as_os_str().as_bytes(),
+            destination.dev.cast_signed(),
+            destination.ino.cast_signed(),
+            options,
+            now_ms(),
+            env!("CARGO_PKG_VERSION"),
+        ],
+    )?;
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    // A clock before 1970 is no reason to refuse a copy.
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Changes whenever anything writes the file, or puts another in its place.
+fn stamp(path: &Path) -> io::Result<String> {
+    let m = std::fs::symlink_metadata(path)?;
+    Ok(format!("{} {} {}.{:09} {}.{:09}", m.ino(), m.len(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()))
+}
+
+impl Job {
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Where its files lie.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// How far it had come when it was opened or last changed.
+    #[must_use]
+    pub fn state(&self) -> JobState {
+        self.state
+    }
+
+    /// Whether an earlier run has found the destination empty, or was told what to do with what
+    /// stood there.
+    #[must_use]
+    pub fn guard_passed(&self) -> bool {
+        self.guard_passed
+    }
+
+    /// The summary of the last run that ended by itself, as JSON.
+    #[must_use]
+    pub fn last_summary(&self) -> Option<&str> {
+        self.summary.as_deref()
+    }
+
+    /// Opens the job's catalog. A file that was not closed in order, or changed since, is checked
+    /// whole first, by [`Catalog::check`].
+    ///
+    /// # Errors
+    /// [`Error::State`] when the catalog is missing, damaged, foreign or newer.
+    pub fn catalog(&self) -> Result<Catalog, Error> {
+        let path = self.directory.join(CATALOG);
+        let closed_in_order = self.catalog_stamp.is_some() && stamp(&path).ok() == self.catalog_stamp;
+        let catalog = Catalog::open(&path, self.source_dev, Some(Arc::clone(&self.lock)))?;
+        if !closed_in_order {
+            catalog.check()?;
+        }
+        Ok(catalog)
+    }
+
+    /// Notes, durably, that the destination's own entries were accepted.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the row can't be written.
+    pub fn pass_guard(&mut self) -> Result<(), Error> {
+        self.update("guard_passed = 1", params![self.id.to_string()])?;
+        self.guard_passed = true;
+        Ok(())
+    }
+
+    /// Notes, durably, that a run begins.
+    ///
+    /// # Errors
+    /// As [`Job::pass_guard`].
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.update("state = 'running', started_ms = ?2", params![self.id.to_string(), now_ms()])?;
+        self.state = JobState::Running;
+        Ok(())
+    }
+
+    /// Notes, durably, how a run ended. The catalog's writer and readers are closed by then, so that
+    /// the next run can trust the file as it stands.
+    ///
+    /// # Errors
+    /// As [`Job::pass_guard`].
+    pub fn finish(&mut self, state: JobState, summary_json: &str) -> Result<(), Error> {
+        let word = if state == JobState::Complete { "complete" } else { "running" };
+        let path = self.directory.join(CATALOG);
+        let stamp = stamp(&path).map_err(|error| call_failed(&path, "can't be examined", error))?;
+        self.update(
+            "state = ?2, finished_ms = ?3, summary = ?4, catalog_stamp = ?5",
+            params![self.id.to_string(), word, now_ms(), summary_json, stamp],
+        )?;
+        (self.state, self.summary, self.catalog_stamp) = (state, Some(summary_json.to_owned()), Some(stamp));
+        Ok(())
+    }
+
+    fn update(&self, assignments: &str, params: impl rusqlite::Params) -> Result<(), Error> {
+        let changed = self
+            .jobs
+            .execute(&format!("UPDATE job SET {assignments} WHERE id = ?1"), params)
+            .map_err(|error| database::failure(&self.jobs_path, error))?;
+        if changed == 1 {
+            return Ok(());
+        }
+        Err(database::damaged(&self.jobs_path, format!("the row of job {} has gone", self.id)))
+    }
+}
