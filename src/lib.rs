@@ -16,9 +16,15 @@
 //! limits error units   serve all
 //! ```
 
+pub mod cli;
+pub mod copy;
 pub mod error;
 pub mod fidelity;
+pub mod hash;
 pub mod limits;
 pub mod pass;
+pub mod store;
 pub mod sys;
+pub mod throttle;
 pub mod tree;
+pub mod units;

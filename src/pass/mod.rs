@@ -1,7 +1,36 @@
 //! One pass over a pair of trees: scan → plan → transfer → fidelity → verify.
+//!
+//! A reader begins at [`session`], which opens a job and runs its passes; then [`state`], which
+//! every worker of a pass shares; then the way of an entry: [`scan`] and [`decide`] say what is to
+//! be done, [`transfer`] makes it whole in a temporary, [`batch`] makes a thousand of those durable,
+//! [`publish`] reads them back and gives them their names, [`relink`] adds the other names of an
+//! inode, [`delete`] removes what the source no longer has, and [`workers`] finishes directories.
 
+mod again;
+mod batch;
+mod decide;
+mod delete;
+mod digests;
+mod directory;
+mod nursery;
 mod options;
+mod publish;
+mod queue;
+mod records;
+mod relink;
+mod remove;
 mod report;
+mod row;
+mod scan;
+mod session;
+mod setup;
+mod staging;
+mod state;
+mod transfer;
+mod verify;
+mod workers;
+
+use std::sync::Arc;
 
 pub use options::{BackendChoice, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions};
 pub use report::{Counter, Event, Observer, Outcome, Progress, Stop, Summary};
@@ -12,8 +41,13 @@ use crate::error::Error;
 ///
 /// # Errors
 /// What ends the run before its time; failures of entries are counted in the summary instead.
-pub fn run(_options: &Options, _observer: &dyn Observer, _progress: &Progress, _stop: &Stop) -> Result<Summary, Error> {
-    Err(Error::Internal { what: "under way".into() })
+pub fn run(
+    options: &Options,
+    observer: &dyn Observer,
+    progress: &Progress,
+    stop: &Arc<Stop>,
+) -> Result<Summary, Error> {
+    session::run(options, observer, progress, stop)
 }
 
 /// Compares two trees by content and metadata; writes nothing.
@@ -21,12 +55,12 @@ pub fn run(_options: &Options, _observer: &dyn Observer, _progress: &Progress, _
 /// # Errors
 /// As [`run`].
 pub fn verify(
-    _options: &VerifyOptions,
-    _observer: &dyn Observer,
-    _progress: &Progress,
-    _stop: &Stop,
+    options: &VerifyOptions,
+    observer: &dyn Observer,
+    progress: &Progress,
+    stop: &Arc<Stop>,
 ) -> Result<Summary, Error> {
-    Err(Error::Internal { what: "under way".into() })
+    verify::trees(options, observer, progress, stop)
 }
 
 /// Compares a tree with a manifest; writes nothing.
@@ -34,10 +68,10 @@ pub fn verify(
 /// # Errors
 /// As [`run`].
 pub fn verify_manifest(
-    _options: &ManifestOptions,
-    _observer: &dyn Observer,
-    _progress: &Progress,
-    _stop: &Stop,
+    options: &ManifestOptions,
+    observer: &dyn Observer,
+    progress: &Progress,
+    stop: &Arc<Stop>,
 ) -> Result<Summary, Error> {
-    Err(Error::Internal { what: "under way".into() })
+    verify::manifest(options, observer, progress, stop)
 }

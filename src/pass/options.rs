@@ -1,7 +1,6 @@
 //! What a run is asked to do, after parsing and before anything is opened.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::fidelity::{IdMap, LossClass};
 use crate::tree::filter::Filter;
@@ -108,8 +107,17 @@ pub struct Options {
     pub strict: bool,
     pub manifest: Option<PathBuf>,
     pub manifest_holes: bool,
-    /// End the run when nothing at all moved for this long.
-    pub timeout: Option<Duration>,
+}
+
+/// The options that would change what an unfinished job makes, each with its canonical text: a
+/// resumed run must ask for the same.
+#[must_use]
+pub fn canonical(options: &Options) -> Vec<(&'static str, String)> {
+    vec![
+        ("filters", options.filter.canonical()),
+        ("one-file-system", options.one_file_system.to_string()),
+        ("id-map", options.id_map.canonical()),
+    ]
 }
 
 /// Everything a `verify` of two trees is asked.
@@ -127,7 +135,6 @@ pub struct VerifyOptions {
     pub bytes_per_second: Option<u64>,
     pub manifest: Option<PathBuf>,
     pub manifest_holes: bool,
-    pub timeout: Option<Duration>,
     /// Leave out the comparison of classes the caller has accepted as lost.
     pub accept_loss: Vec<LossClass>,
 }
@@ -140,5 +147,4 @@ pub struct ManifestOptions {
     pub items: bool,
     pub jobs: Option<usize>,
     pub bytes_per_second: Option<u64>,
-    pub timeout: Option<Duration>,
 }

@@ -4,6 +4,7 @@
 //! business of whoever implements [`Observer`]. Nothing in here prints.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub struct Counter(AtomicU64);
 impl Counter {
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+    /// Back to nothing: another pass counts anew.
+    pub fn restart(&self) {
+        self.0.store(0, Ordering::Relaxed);
     }
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -48,6 +53,18 @@ pub struct Progress {
     pub scan_complete: AtomicBool,
     /// Number of the current pass, from 1.
     pub pass: Counter,
+    /// Blocks moved and rows digested, of no meaning but that it grows while anything moves.
+    pub beat: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// A number that is another one whenever anything at all has moved since.
+    #[must_use]
+    pub fn pulse(&self) -> u64 {
+        let counters =
+            [&self.entries_scanned, &self.entries_done, &self.bytes_copied, &self.bytes_verified, &self.deleted];
+        counters.iter().fold(self.beat.load(Ordering::Relaxed), |sum, counter| sum.wrapping_add(counter.get()))
+    }
 }
 
 /// What happened, as it happens. Called from data threads: implementors lock for themselves.
@@ -98,6 +115,8 @@ pub enum Event<'a> {
         path: &'a [u8],
         why: &'static str,
     },
+    /// Something that a person should know about the pass as a whole.
+    Note(&'static str),
     PassEnded {
         pass: u32,
         copied: u64,
@@ -157,6 +176,8 @@ pub struct Summary {
     pub degraded: BTreeMap<LossClass, u64>,
     /// Classes that no destination can hold, said once (birth time, ctime, inode number).
     pub unsettable: Vec<LossClass>,
+    /// Deletions wanted and allowed, where the limit was exceeded and so none was made.
+    pub over_limit: Option<(u64, u64)>,
     /// `copyd verify`: entries that differ, are missing at the destination, or only exist there.
     pub differing: u64,
     pub missing: u64,

@@ -1,0 +1,167 @@
+//! Removing what the source no longer has, and never from doubt (promise P4).
+//!
+//! Everything is counted before the first entry goes. One listing or statx error anywhere at the
+//! source, a source that is empty or is another than at the start, a count above the limit: nothing
+//! goes at all.
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{EntryError, Error, Side};
+use crate::store::{Batch, Deletion};
+use crate::sys;
+use crate::tree::links::{Place, Role};
+use crate::tree::node::lock;
+use crate::tree::plan::Action;
+
+use super::directory::{Directory, Item};
+use super::remove;
+use super::report::Event;
+use super::state::{Run, Task, lane};
+
+/// An entry that only the destination has.
+#[derive(Debug)]
+pub struct Extra {
+    pub node: Arc<Directory>,
+    pub name: CString,
+}
+
+impl Run<'_> {
+    /// A directory stands where the source has something else: removing it is a deletion.
+    pub fn keep_replacement(&self, item: Item) {
+        item.node.payload.hold(1);
+        lock(&self.replacements).push(item);
+    }
+
+    /// The deletions of the pass, or the reason why there are none.
+    pub fn delete_extras(&self) {
+        let extras = std::mem::take(&mut *lock(&self.extras));
+        let replacements = std::mem::take(&mut *lock(&self.replacements));
+        let allowed = (extras.is_empty() && replacements.is_empty()) || self.deletion_allowed(&extras, &replacements);
+        for extra in &extras {
+            if allowed {
+                self.delete(&extra.node, &extra.name);
+            }
+            self.release(&extra.node, 1);
+        }
+        for item in replacements {
+            if !allowed {
+                self.refuse_replacement(item);
+            } else if self.delete(&item.node, &item.name) {
+                self.replace(item);
+            } else {
+                self.release(&item.node, 1);
+            }
+        }
+    }
+
+    /// What was a directory is gone: the source's entry takes its place.
+    fn replace(&self, item: Item) {
+        let item = Item { exists: false, ..item };
+        self.show(&item, Action::Replace { old: sys::Kind::Directory });
+        if item.stat.kind == sys::Kind::File {
+            self.progress.bytes_planned.add(item.stat.size);
+        }
+        if self.options.dry_run {
+            return self.would_copy(item);
+        }
+        if item.linked() {
+            let place = Place { node: Arc::clone(&item.node), name: item.name.clone() };
+            if let Role::Follower(_) = self.links.meet(item.inode(), &place) {
+                return self.links.follow(item.inode(), place);
+            }
+        }
+        self.queue.push(lane::COPY, Task::Copy(vec![item]));
+    }
+
+    fn refuse_replacement(&self, item: Item) {
+        self.fail_entry(EntryError {
+            class: crate::error::Class::Interfered,
+            side: Side::Destination,
+            operation: "replace a directory while deletions are not allowed",
+            path: item.path(),
+            source: None,
+        });
+        self.release(&item.node, 1);
+    }
+
+    fn deletion_allowed(&self, extras: &[Extra], replacements: &[Item]) -> bool {
+        if self.listing_failed.load(Ordering::Relaxed) {
+            self.note("nothing was deleted: the source could not be listed whole in this pass");
+            return false;
+        }
+        let now = sys::stat_fd(&self.roots.source);
+        if !now.is_ok_and(|stat| (stat.dev, stat.ino) == (self.roots.source_stat.dev, self.roots.source_stat.ino)) {
+            self.end(Error::Guard {
+                what: "the source root is no longer the directory that it was; nothing was deleted".into(),
+                remedy: "check that the source is mounted, then run the same command again",
+            });
+            return false;
+        }
+        // The root itself is one entry.
+        if self.tally.entries.get() <= 1 && !self.options.allow_empty_source {
+            self.end(Error::Guard {
+                what: "the source is empty and the destination is not; nothing was deleted".into(),
+                remedy: "check that the source is mounted; if it is meant to be empty, say --allow-empty-source",
+            });
+            return false;
+        }
+        self.below_the_limit(extras, replacements)
+    }
+
+    fn below_the_limit(&self, extras: &[Extra], replacements: &[Item]) -> bool {
+        let Some(limit) = self.options.max_delete else { return true };
+        let mut wanted: u64 = 0;
+        let places = extras.iter().map(|e| (&e.node, &e.name)).chain(replacements.iter().map(|i| (&i.node, &i.name)));
+        for (node, name) in places {
+            let counted = node.open(Side::Destination).and_then(|fd| remove::count(fd.as_fd(), name));
+            match counted {
+                Ok(count) => wanted += count,
+                Err(e) => {
+                    self.fail_entry(EntryError::io(Side::Destination, "count what to delete", node.path_of(name), e));
+                    return false;
+                }
+            }
+        }
+        if wanted > limit {
+            *lock(&self.over_limit) = Some((wanted, limit));
+            return false;
+        }
+        true
+    }
+
+    /// Removes one extra with everything in it; whether it is gone.
+    fn delete(&self, node: &Arc<Directory>, name: &CString) -> bool {
+        let path = node.path_of(name);
+        let gone = node.open(Side::Destination).and_then(|fd| {
+            let stat = sys::stat_at(fd.as_fd(), name)?;
+            let count = if self.options.dry_run {
+                remove::count(fd.as_fd(), name)?
+            } else {
+                node.payload.touch();
+                remove::tree(fd.as_fd(), name)?
+            };
+            Ok((stat.kind, count))
+        });
+        match gone {
+            Ok((kind, count)) => {
+                self.progress.deleted.add(count);
+                self.event(&Event::Deleted { path: &path, kind });
+                if !self.options.dry_run {
+                    self.changed.store(true, Ordering::Relaxed);
+                    let deletion = Deletion { directory: node.payload.id, name: name.to_bytes().to_vec() };
+                    if let Err(e) = self.writer.send(Batch { deletions: vec![deletion], ..Batch::default() }) {
+                        self.end(e);
+                    }
+                }
+                true
+            }
+            Err(e) => {
+                self.fail_entry(EntryError::io(Side::Destination, "delete", path, e));
+                false
+            }
+        }
+    }
+}

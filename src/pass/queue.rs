@@ -1,0 +1,170 @@
+//! The work of a pass: lanes by urgency, and the moment when all of it is done.
+//!
+//! Urgent lanes are emptied first (what is nearly finished before what begins), and the last lane,
+//! the directories still to be scanned, is a stack: depth first. So the memory that waiting work
+//! takes stays bounded by the width of a page times the depth, whatever the size of the tree.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex};
+
+use crate::tree::node::lock;
+
+/// What a worker does next.
+#[derive(Debug)]
+pub enum Next<T> {
+    Task(T),
+    /// Everything is done and nothing runs: exactly one worker is told, and may add more.
+    Idle,
+    Closed,
+}
+
+#[derive(Debug)]
+struct State<T, const LANES: usize> {
+    lanes: [VecDeque<T>; LANES],
+    /// Tasks handed out and not yet finished.
+    running: usize,
+    closed: bool,
+}
+
+/// Lanes `0..LANES`, the most urgent first; the last is a stack.
+#[derive(Debug)]
+pub struct Queue<T, const LANES: usize> {
+    state: Mutex<State<T, LANES>>,
+    wake: Condvar,
+}
+
+impl<T, const LANES: usize> Default for Queue<T, LANES> {
+    fn default() -> Self {
+        let state = State { lanes: std::array::from_fn(|_| VecDeque::new()), running: 0, closed: false };
+        Self { state: Mutex::new(state), wake: Condvar::new() }
+    }
+}
+
+impl<T, const LANES: usize> Queue<T, LANES> {
+    /// Adds one task. After [`Self::close`] it is dropped.
+    pub fn push(&self, lane: usize, task: T) {
+        let mut state = lock(&self.state);
+        if !state.closed {
+            state.lanes[lane].push_back(task);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for a task. Each [`Next::Task`] and [`Next::Idle`] must be answered by
+    /// [`Self::finished`].
+    pub fn next(&self) -> Next<T> {
+        let mut state = lock(&self.state);
+        loop {
+            if state.closed {
+                return Next::Closed;
+            }
+            if let Some(task) = Self::pop(&mut state, LANES) {
+                state.running += 1;
+                return Next::Task(task);
+            }
+            if state.running == 0 {
+                state.running = 1;
+                return Next::Idle;
+            }
+            state = self.wake.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+
+    /// A task of the first `lanes` lanes, if one waits: a worker whose own task makes more work
+    /// than the queue should hold carries some of it out itself.
+    pub fn help(&self, lanes: usize) -> Option<T> {
+        let mut state = lock(&self.state);
+        let task = Self::pop(&mut state, lanes)?;
+        state.running += 1;
+        Some(task)
+    }
+
+    fn pop(state: &mut State<T, LANES>, lanes: usize) -> Option<T> {
+        let last = LANES - 1;
+        state.lanes[..lanes.min(last)]
+            .iter_mut()
+            .find_map(VecDeque::pop_front)
+            .or_else(|| (lanes == LANES).then(|| state.lanes[last].pop_back()).flatten())
+    }
+
+    /// One task, or the idle call, is over.
+    pub fn finished(&self) {
+        let mut state = lock(&self.state);
+        state.running -= 1;
+        if state.running == 0 {
+            self.wake.notify_all();
+        }
+    }
+
+    /// Tasks that wait in a lane.
+    pub fn waiting(&self, lane: usize) -> usize {
+        lock(&self.state).lanes[lane].len()
+    }
+
+    /// Forgets the tasks of the lanes from `first` on: a stop was asked for.
+    pub fn clear_from(&self, first: usize) {
+        let mut state = lock(&self.state);
+        let dropped: Vec<_> = state.lanes[first..].iter_mut().map(std::mem::take).collect();
+        drop(state);
+        drop(dropped);
+    }
+
+    /// No more work: everybody goes home.
+    pub fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        let dropped: Vec<_> = state.lanes.iter_mut().map(std::mem::take).collect();
+        self.wake.notify_all();
+        drop(state);
+        drop(dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn work_that_makes_work_is_all_done_before_anyone_is_idle() {
+        let queue: Queue<u32, 2> = Queue::default();
+        let (done, idle) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        queue.push(1, 12);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        match queue.next() {
+                            Next::Task(depth) => {
+                                done.fetch_add(1, Ordering::Relaxed);
+                                if depth > 0 {
+                                    queue.push(1, depth - 1);
+                                    queue.push((depth % 2) as usize, depth - 1);
+                                }
+                                queue.finished();
+                            }
+                            Next::Idle => {
+                                assert_eq!(done.load(Ordering::Relaxed), (1 << 13) - 1);
+                                idle.fetch_add(1, Ordering::Relaxed);
+                                queue.close();
+                                queue.finished();
+                            }
+                            Next::Closed => break,
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(idle.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn urgent_lanes_come_first_and_the_last_is_a_stack() {
+        let queue: Queue<u32, 2> = Queue::default();
+        for (lane, task) in [(1, 1), (1, 2), (0, 3), (0, 4)] {
+            queue.push(lane, task);
+        }
+        let order: Vec<u32> = (0..4).filter_map(|_| queue.help(2)).collect();
+        assert_eq!(order, [3, 4, 2, 1]);
+    }
+}

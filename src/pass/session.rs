@@ -1,0 +1,421 @@
+//! A job from the command line: its roots, its state, its passes, its last word.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::copy::probe::{self, Backend};
+use crate::copy::range::Pace;
+use crate::error::{Error, ExitCode, Side};
+use crate::fidelity::{LossClass, LossLog, Severity, SideTraits};
+use crate::limits;
+use crate::store::{Catalog, Job, JobState, ROOT_DIRECTORY, RootIdentity, StateDir, Store, Writer};
+use crate::sys::{self, Kind};
+use crate::tree::listing::Names;
+use crate::tree::node::{Handles, Node};
+
+use super::batch::Durability;
+use super::directory::{Directory, Standing, Work};
+use super::records::Records;
+use super::report::{Event, Observer, Progress, Stop, Summary};
+use super::setup::{Roots, foreign};
+use super::staging::Staging;
+use super::state::{Parts, Run, Tally, Watcher};
+use super::{BackendChoice, Extras, JobKind, Options, digests};
+
+/// A job that is ready to run.
+struct Session<'a> {
+    options: &'a Options,
+    observer: &'a dyn Observer,
+    progress: &'a Progress,
+    stop: &'a Arc<Stop>,
+    roots: Roots,
+    /// The destination does not exist, and a dry run does not make it.
+    absent: bool,
+    job: Job,
+    /// An earlier run made the job.
+    resumed: bool,
+    /// A dry run's own state, removed at its end.
+    scratch: Option<Scratch>,
+    started: Instant,
+}
+
+/// A state directory that is gone with the run.
+struct Scratch(std::path::PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Who moves the blocks, with how many threads, and why.
+struct Engine {
+    backend: Backend,
+    workers: usize,
+    reason: String,
+}
+
+/// Carries out a `migrate` or `sync`.
+pub fn run(
+    options: &Options,
+    observer: &dyn Observer,
+    progress: &Progress,
+    stop: &Arc<Stop>,
+) -> Result<Summary, Error> {
+    let started = Instant::now();
+    raise_descriptor_limit();
+    let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run)?;
+    let (job, resumed, scratch) = open_job(options, &roots)?;
+    let mut session = Session { options, observer, progress, stop, roots, absent, job, resumed, scratch, started };
+    observer.event(&Event::Started {
+        job: session.job.id(),
+        kind: options.kind.word(),
+        resumed,
+        source: &options.source,
+        destination: &options.destination,
+    });
+    session.guard()?;
+    session.carry()
+}
+
+/// Deep trees hold a descriptor a level and a side: as many as the hard limit allows.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+fn open_job(options: &Options, roots: &Roots) -> Result<(Job, bool, Option<Scratch>), Error> {
+    let identity = |side, fd: &Arc<std::os::fd::OwnedFd>, path: &Path| {
+        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        RootIdentity::of(fd, &full, None).map_err(|e| Error::Root {
+            side,
+            path: path.to_owned(),
+            what: "can't be identified",
+            remedy: "check that the file system behind it answers (stat -f)",
+            source: Some(e),
+        })
+    };
+    let source = identity(Side::Source, &roots.source, &options.source)?;
+    let destination = identity(Side::Destination, &roots.destination, &options.destination)?;
+    let texts = super::options::canonical(options);
+    let path = StateDir::resolve(options.state_dir.as_deref())?;
+    if options.dry_run {
+        if path.exists() {
+            let state = StateDir::open(&path)?;
+            if let Some(job) = Store::open(&state)?.find(options.kind.word(), &source, &destination)? {
+                return Ok((job, true, None));
+            }
+        }
+        let scratch = Scratch(std::env::temp_dir().join(format!("copyd-dry-run-{}", uuid::Uuid::now_v7())));
+        let store = Store::open(&StateDir::open(&scratch.0)?)?;
+        let opened = store.find_or_create(options.kind.word(), &source, &destination, &texts)?;
+        return Ok((opened.job, false, Some(scratch)));
+    }
+    roots.refuse_state_inside(&path)?;
+    let state = StateDir::open(&path)?;
+    let opened = Store::open(&state)?.find_or_create(options.kind.word(), &source, &destination, &texts)?;
+    Ok((opened.job, opened.resumed, None))
+}
+
+impl Session<'_> {
+    /// The first run of a job looks at what stands at the destination before it touches anything.
+    fn guard(&mut self) -> Result<(), Error> {
+        if self.job.guard_passed() || self.absent {
+            return Ok(());
+        }
+        if self.options.extras == Extras::Guard {
+            let names = Names::read(&self.roots.destination).map_err(|e| self.root_error(Side::Destination, e))?;
+            for (name, _) in names.iter() {
+                let is_directory =
+                    sys::stat_at(self.roots.destination.as_fd(), name).is_ok_and(|stat| stat.kind == Kind::Directory);
+                let out_of_scope =
+                    self.options.filter.decide(name.to_bytes(), is_directory) == crate::tree::filter::Verdict::Skip;
+                if name != c"lost+found" && name != c".copyd-trash" && !out_of_scope {
+                    return Err(foreign(&self.options.destination, name.to_bytes()));
+                }
+            }
+        }
+        if self.options.dry_run { Ok(()) } else { self.job.pass_guard() }
+    }
+
+    fn root_error(&self, side: Side, e: std::io::Error) -> Error {
+        let path = if side == Side::Source { &self.options.source } else { &self.options.destination };
+        Error::Root {
+            side,
+            path: path.clone(),
+            what: "can't be read",
+            remedy: "check permissions, and that the file system behind it answers (ls, dmesg)",
+            source: Some(e),
+        }
+    }
+
+    fn carry(&mut self) -> Result<Summary, Error> {
+        let mut catalog = self.job.catalog()?;
+        let catalog_complete = self.job.state() == JobState::Complete;
+        if !self.options.dry_run {
+            self.job.start()?;
+        }
+        let writer = catalog.writer()?;
+        writer.forget_failures()?;
+        let observer = self.observer;
+        let losses = LossLog::new(move |class, path, detail| observer.event(&Event::Loss { class, path, detail }));
+        let tally = Tally::default();
+        // Where the catalog is new, one pass records every entry, and need not read it again.
+        let mut records = (!self.resumed && !self.options.dry_run).then(Records::default);
+        let outcome = self.passes(&catalog, &writer, catalog_complete, &losses, &tally, records.as_ref());
+        let (engine, passes, over_limit, changed) = match outcome {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                // What was done stays recorded, for the run that resumes.
+                let _ = writer.finish();
+                return Err(e);
+            }
+        };
+        if passes > 1 {
+            records = None;
+        }
+        let mut summary = self.summary(&engine, passes, over_limit, &losses, &tally);
+        let whole =
+            summary.failed == 0 && summary.hot == 0 && summary.exit != ExitCode::Stopped && !self.options.dry_run;
+        writer.flush(false)?;
+        if whole {
+            let found = digests::of_job((&catalog, &writer), records, self.options, changed, self.progress)?;
+            (summary.share_digest, summary.metadata_digest) = found;
+        }
+        writer.finish()?;
+        if !self.options.dry_run {
+            let state = if matches!(summary.exit, ExitCode::Stopped) { JobState::Running } else { JobState::Complete };
+            self.job.finish(state, &format!("{{\"backend\":\"{}\"}}", engine.backend.word()))?;
+        }
+        summary.elapsed = self.started.elapsed();
+        drop(self.scratch.take());
+        Ok(summary)
+    }
+
+    #[expect(clippy::type_complexity, reason = "the parts of one pass's outcome, taken apart at once")]
+    fn passes(
+        &self,
+        catalog: &Catalog,
+        writer: &Writer,
+        mut catalog_complete: bool,
+        losses: &LossLog<'_>,
+        tally: &Tally,
+        records: Option<&Records>,
+    ) -> Result<(Engine, u32, Option<(u64, u64)>, bool), Error> {
+        let mut engine = None;
+        let mut changed = false;
+        let most = if self.options.kind == JobKind::Migrate { self.options.max_passes.max(1) } else { 1 };
+        let mut pass = 1;
+        loop {
+            let run = self.prepare(
+                catalog,
+                writer,
+                catalog_complete,
+                losses,
+                tally,
+                &mut engine,
+                records.filter(|_| pass == 1),
+            )?;
+            self.progress.pass.add(1);
+            self.progress.scan_complete.store(false, Ordering::Relaxed);
+            self.observer.event(&Event::PassStarted { pass });
+            let before = (self.progress.files_copied.get(), tally.hot.get(), self.progress.failed.get());
+            let backend = engine.as_ref().map_or(Backend::Threads, |e| e.backend);
+            let root = self.root(&run);
+            run.progress.entries_scanned.add(1);
+            tally.entries.add(1);
+            run.carry(&root, backend)?;
+            changed |= run.changed.load(Ordering::Relaxed);
+            run.name_missing();
+            self.observer.event(&Event::PassEnded {
+                pass,
+                copied: self.progress.files_copied.get() - before.0,
+                hot: tally.hot.get() - before.1,
+                failed: self.progress.failed.get() - before.2,
+            });
+            let moved = run.source_moved.load(Ordering::Relaxed);
+            let over_limit = *crate::tree::node::lock(&run.over_limit);
+            if !moved || pass >= most || self.stop.requested() || self.options.dry_run {
+                let engine = engine.unwrap_or(Engine { backend, workers: 1, reason: String::new() });
+                return Ok((engine, pass, over_limit, changed));
+            }
+            // What was hot, or failed, is looked at again: only the last pass's word counts.
+            tally.start_again(self.progress);
+            writer.flush(false)?;
+            catalog_complete = true;
+            pass += 1;
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a pass is made of comes from as many owners")]
+    fn prepare<'r>(
+        &'r self,
+        catalog: &'r Catalog,
+        writer: &'r Writer,
+        catalog_complete: bool,
+        losses: &'r LossLog<'r>,
+        tally: &'r Tally,
+        engine: &mut Option<Engine>,
+        records: Option<&'r Records>,
+    ) -> Result<Run<'r>, Error> {
+        let lanes = self.workers();
+        let staging = Staging::new(Arc::clone(&self.roots.destination), self.job.id(), lanes, !self.options.dry_run)
+            .map_err(|e| self.root_error(Side::Destination, e))?;
+        let source_traits =
+            SideTraits::probe(self.roots.source.as_fd()).map_err(|e| self.root_error(Side::Source, e))?;
+        let mut destination_traits =
+            SideTraits::probe(self.roots.destination.as_fd()).map_err(|e| self.root_error(Side::Destination, e))?;
+        if engine.is_none() {
+            let probing = !catalog_complete && !self.options.dry_run;
+            let chosen = self.choose(&staging, probing)?;
+            self.observer.event(&Event::Backend {
+                backend: chosen.backend.word(),
+                readback: self.roots.read_back.word(),
+                jobs: chosen.workers,
+                reason: &chosen.reason,
+            });
+            *engine = Some(chosen);
+        }
+        if !catalog_complete && !self.options.dry_run {
+            self.learn(&staging, &mut destination_traits).map_err(|e| self.root_error(Side::Destination, e))?;
+        }
+        let stop = Arc::clone(self.stop);
+        let pace = Pace::new(self.options.bytes_per_second, move || stop.requested()).counting(&self.progress.beat);
+        Ok(Run::new(Parts {
+            options: self.options,
+            roots: &self.roots,
+            progress: self.progress,
+            stop: self.stop,
+            observer: Watcher(self.observer),
+            catalog,
+            writer,
+            catalog_complete,
+            workers: lanes,
+            staging,
+            losses,
+            pace: Arc::new(pace),
+            source_traits,
+            destination_traits,
+            tally,
+            records,
+        }))
+    }
+
+    /// What a new file at the destination has by itself, and how fine its times are.
+    fn learn(&self, staging: &Staging, traits: &mut SideTraits) -> std::io::Result<()> {
+        let temporary = staging.temporary(0)?;
+        let file =
+            sys::create(temporary.directory.as_fd(), &temporary.name, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+        let learned = traits.learn_from_new_file(file.as_fd());
+        temporary.discard();
+        learned
+    }
+
+    /// Data threads: one a core where nothing waits, more where flushes and reads do.
+    fn workers(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        self.options.jobs.unwrap_or(match self.roots.durability {
+            Durability::Memory => cores,
+            Durability::FileSystem => cores * limits::DISK_THREADS_PER_CORE,
+            Durability::EachFile => cores * limits::SERVER_THREADS_PER_CORE,
+        })
+    }
+
+    fn choose(&self, staging: &Staging, probing: bool) -> Result<Engine, Error> {
+        let workers = self.workers();
+        let engine = |backend, reason: String| Engine { backend, workers, reason };
+        let last = self.job.last_summary().map(|text| text.contains("\"uring\""));
+        Ok(match self.options.backend {
+            BackendChoice::Threads => engine(Backend::Threads, "as asked".into()),
+            BackendChoice::Uring => match probe::refused() {
+                None => engine(Backend::Uring, "as asked".into()),
+                Some(reason) => engine(Backend::Threads, reason),
+            },
+            BackendChoice::Auto if self.roots.durability == Durability::Memory => {
+                engine(Backend::Threads, "a memory file system: nothing to wait for".into())
+            }
+            BackendChoice::Auto if probing => {
+                let directory = staging.temporary(0).map_err(|e| self.root_error(Side::Destination, e))?.directory;
+                let found = probe::probe(&directory, workers).map_err(|e| self.root_error(Side::Destination, e))?;
+                engine(found.backend, found.reason)
+            }
+            BackendChoice::Auto if last == Some(true) => match probe::refused() {
+                None => engine(Backend::Uring, "as the first run's probe found".into()),
+                Some(reason) => engine(Backend::Threads, reason),
+            },
+            BackendChoice::Auto => engine(Backend::Threads, "as the first run's probe found, or none".into()),
+        })
+    }
+
+    fn root(&self, run: &Run<'_>) -> Arc<Directory> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
+        // The rest is for files in flight.
+        let limit = usize::try_from(limit / 2).unwrap_or(usize::MAX);
+        let known = run.catalog.reader().and_then(|reader| reader.get(crate::store::ROOT_PARENT, b"")).ok().flatten();
+        let standing = if self.absent { Standing::Absent } else { Standing::Existing };
+        let known = known.map(|row| Box::new(row.facts));
+        let work = Work::new(ROOT_DIRECTORY, standing, known, false);
+        let destination = (!self.absent).then(|| Arc::clone(&self.roots.destination));
+        Node::root(Handles::new(limit), Arc::clone(&self.roots.source), destination, work)
+    }
+
+    fn summary(
+        &self,
+        engine: &Engine,
+        passes: u32,
+        over_limit: Option<(u64, u64)>,
+        losses: &LossLog<'_>,
+        tally: &Tally,
+    ) -> Summary {
+        let progress = self.progress;
+        let mut holding = vec![ExitCode::Complete];
+        let mut hold = |holds: bool, code| holding.extend(holds.then_some(code));
+        hold(self.stop.requested(), ExitCode::Stopped);
+        hold(over_limit.is_some(), ExitCode::DeletionLimit);
+        hold(tally.mismatched.get() > 0, ExitCode::Mismatch);
+        hold(progress.failed.get() + tally.hot.get() > 0, ExitCode::SomeFailed);
+        hold(losses.refused(&self.options.accept_loss), ExitCode::LossRefused);
+        hold(self.options.strict && tally.vanished.get() > 0, ExitCode::Vanished);
+        Summary {
+            job: self.job.id(),
+            kind: self.options.kind.word(),
+            dry_run: self.options.dry_run,
+            exit: ExitCode::first(&holding),
+            verify: self.options.verify.word(),
+            passes,
+            entries: tally.entries.get(),
+            files_copied: progress.files_copied.get(),
+            files_unchanged: progress.files_unchanged.get(),
+            directories_created: tally.directories_created.get(),
+            links_made: tally.links_made.get(),
+            metadata_updated: tally.metadata_updated.get(),
+            bytes_copied: progress.bytes_copied.get(),
+            bytes_verified: progress.bytes_verified.get(),
+            proved: tally.proved.get(),
+            assumed: tally.assumed.get(),
+            deleted: progress.deleted.get(),
+            renamed: 0,
+            hot: tally.hot.get(),
+            failed: progress.failed.get(),
+            vanished: tally.vanished.get(),
+            ignored: tally.ignored.get(),
+            over_limit,
+            lost: losses.counts(Severity::Lost),
+            degraded: losses.counts(Severity::Degraded),
+            unsettable: LossClass::ALWAYS.to_vec(),
+            differing: 0,
+            missing: 0,
+            extra: 0,
+            share_digest: None,
+            metadata_digest: None,
+            backend: engine.backend.word(),
+            readback: self.roots.read_back.word(),
+            elapsed: self.started.elapsed(),
+        }
+    }
+}

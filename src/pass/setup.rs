@@ -1,0 +1,214 @@
+//! The two roots, before anything is copied: opened, checked, judged.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bstr::ByteSlice;
+
+use crate::error::{Error, Side};
+use crate::sys::{self, Stat};
+
+use super::batch::Durability;
+use super::publish::ReadBack;
+
+/// Both roots, open, with what holds for all of a run.
+#[derive(Debug)]
+pub struct Roots {
+    pub source: Arc<OwnedFd>,
+    pub destination: Arc<OwnedFd>,
+    pub source_stat: Stat,
+    pub destination_stat: Stat,
+    pub durability: Durability,
+    pub read_back: ReadBack,
+}
+
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+const RAMFS_MAGIC: u32 = 0x8584_58f6;
+/// File systems whose syncfs reaches stable storage: ext4, xfs, btrfs, NFS and Ceph's kernel client.
+const SYNCFS_MAGICS: [u32; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x6969, 0x00c3_6400];
+
+impl Roots {
+    /// Opens both roots. A destination that is missing is made when its parent is there; in a dry
+    /// run the parent stands in for it, nothing of which is looked at, and the answer is true.
+    ///
+    /// # Errors
+    /// [`Error::Root`] for a root that can't be used, [`Error::Guard`] for roots in one another.
+    pub fn open(source: &Path, destination: &Path, make: bool) -> Result<(Self, bool), Error> {
+        let from = open_one(source, Side::Source)?;
+        let missing = !destination.exists();
+        let parent = destination.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut to = open_one(if missing { parent } else { destination }, Side::Destination)?;
+        if missing && make {
+            // Before anything is made: a directory inside the source would be in the source.
+            outside(&from, &to)?;
+            make_directory(destination)?;
+            to = open_one(destination, Side::Destination)?;
+        }
+        let at = |side, path: &Path| {
+            let path = path.to_owned();
+            move |e| root_error(side, &path, e)
+        };
+        let source_stat = sys::stat_fd(&from).map_err(at(Side::Source, source))?;
+        let destination_stat = sys::stat_fd(&to).map_err(at(Side::Destination, destination))?;
+        apart(&from, &source_stat, &to, &destination_stat)?;
+        let magic = sys::file_system_magic(to.as_fd()).map_err(at(Side::Destination, destination))?;
+        let durability = durability(magic);
+        let read_back = match durability {
+            Durability::Memory => ReadBack::Memory,
+            // Where nothing is written each open says for itself, and falls back.
+            _ if !make || direct_works(&to) => ReadBack::Direct,
+            _ => ReadBack::Evicted,
+        };
+        let roots = Self {
+            source: Arc::new(from),
+            destination: Arc::new(to),
+            source_stat,
+            destination_stat,
+            durability,
+            read_back,
+        };
+        Ok((roots, missing && !make))
+    }
+
+    /// Refuses a state directory inside a root: it would be copied, or deleted, while it is used.
+    /// It is looked at before it is made.
+    ///
+    /// # Errors
+    /// [`Error::Guard`] where it lies, or would lie, inside one.
+    pub fn refuse_state_inside(&self, path: &Path) -> Result<(), Error> {
+        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let Some(there) = full.ancestors().find_map(|at| sys::open_root(at).ok()) else { return Ok(()) };
+        let stat = sys::stat_fd(&there).map_err(|e| root_error(Side::Destination, path, e))?;
+        for (side, root) in [("source", &self.source_stat), ("destination", &self.destination_stat)] {
+            let identity = (root.dev, root.ino);
+            if identity == (stat.dev, stat.ino) || above(&there, identity) {
+                return Err(Error::Guard {
+                    what: format!("the state directory {} lies inside the {side}", path.display()),
+                    remedy: "name another place with --state-dir",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the file system of this type makes things durable.
+#[must_use]
+pub fn durability(magic: u32) -> Durability {
+    match magic {
+        TMPFS_MAGIC | RAMFS_MAGIC => Durability::Memory,
+        magic if SYNCFS_MAGICS.contains(&magic) => Durability::FileSystem,
+        _ => Durability::EachFile,
+    }
+}
+
+/// Whether a file there opens for direct I/O: asked of an unnamed one.
+fn direct_works(directory: &OwnedFd) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+    match rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR) {
+        Ok(_) => true,
+        // No unnamed files there: each open says for itself, and falls back.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => true,
+        Err(_) => false,
+    }
+}
+
+/// Opens one root.
+///
+/// # Errors
+/// [`Error::Root`], with what to do about it.
+pub fn open_one(path: &Path, side: Side) -> Result<OwnedFd, Error> {
+    sys::open_root(path).map_err(|e| root_error(side, path, e))
+}
+
+/// The error of a root, with what to do about it.
+#[must_use]
+pub fn root_error(side: Side, path: &Path, e: std::io::Error) -> Error {
+    let (what, remedy) = match (e.raw_os_error(), side) {
+        (Some(libc::ENOENT), Side::Source) => ("no such directory", "check the path, and that the share is mounted"),
+        (Some(libc::ENOENT), Side::Destination) => (
+            "neither it nor its parent directory exists",
+            "make the parent directory, or check that the share is mounted",
+        ),
+        (Some(libc::ENOTDIR), _) => {
+            ("is not a directory", "copyd copies directories: name the directory that holds it")
+        }
+        (Some(libc::EACCES | libc::EPERM), _) => ("permission denied", "run as root, or as a user who may read it"),
+        (Some(libc::EROFS), _) => ("is on a read-only file system", "remount it read-write"),
+        _ => ("can't be opened", "check that the file system behind it answers (ls, dmesg)"),
+    };
+    Error::Root { side, path: path.to_owned(), what, remedy, source: Some(e) }
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().mode(0o700).create(path).map_err(|e| root_error(Side::Destination, path, e))
+}
+
+/// Refuses a destination that would be made inside the source.
+fn outside(source: &OwnedFd, parent: &OwnedFd) -> Result<(), Error> {
+    let stat = |fd, side| sys::stat_fd(fd).map_err(|e| root_error(side, Path::new("."), e));
+    let (from, to) = (stat(source, Side::Source)?, stat(parent, Side::Destination)?);
+    let identity = (from.dev, from.ino);
+    if identity == (to.dev, to.ino) || above(parent, identity) {
+        return Err(inside("the destination lies inside the source"));
+    }
+    Ok(())
+}
+
+fn inside(what: &str) -> Error {
+    Error::Guard { what: what.into(), remedy: "name two directories of which neither holds the other" }
+}
+
+/// Refuses roots that are the same directory, or lie inside one another.
+fn apart(source: &OwnedFd, source_stat: &Stat, destination: &OwnedFd, destination_stat: &Stat) -> Result<(), Error> {
+    let (from, to) = ((source_stat.dev, source_stat.ino), (destination_stat.dev, destination_stat.ino));
+    let what = if from == to {
+        "source and destination are the same directory"
+    } else if above(destination, from) {
+        "the destination lies inside the source"
+    } else if above(source, to) {
+        "the source lies inside the destination"
+    } else {
+        return Ok(());
+    };
+    Err(inside(what))
+}
+
+/// Whether a directory with this identity is above `below`.
+fn above(below: &OwnedFd, wanted: (u64, u64)) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut last = None;
+    let mut at = below.try_clone().ok();
+    while let Some(fd) = at {
+        let Ok(parent) = rustix::fs::openat(&fd, c"..", flags, Mode::empty()) else { return false };
+        let Ok(stat) = sys::stat_fd(&parent) else { return false };
+        let identity = (stat.dev, stat.ino);
+        if identity == wanted {
+            return true;
+        }
+        if last == Some(identity) {
+            return false;
+        }
+        last = Some(identity);
+        at = Some(parent);
+    }
+    false
+}
+
+/// The guard of a destination with entries that no earlier run of the job put there.
+#[must_use]
+pub fn foreign(destination: &Path, path: &[u8]) -> Error {
+    let destination: PathBuf = destination.to_owned();
+    Error::Guard {
+        what: format!(
+            "the destination {} has entries that no earlier run of this job put there, the first: {}",
+            destination.display(),
+            path.as_bstr().escape_ascii()
+        ),
+        remedy: "--delete removes what the source does not have, --keep-extra leaves it, or choose an empty directory",
+    }
+}

@@ -1,0 +1,564 @@
+//! One entry's way into its temporary: open, fingerprint, move, fingerprint again, metadata.
+//!
+//! ```text
+//!  open source, F0 ─▶ create temporary ─▶ move data, hash ─▶ F1 = F0? ─▶ owner, mode, xattrs, times ─▶ [fsync] ─▶ staged
+//!        │                                                     └─ no: hot, again from the start
+//!        └─ larger than a chunk: handed to all workers, completed by the last
+//! ```
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{FallocateFlags, FileType, Mode};
+
+use crate::copy::big::{BigFile, Claim, Ends};
+use crate::copy::blocks::{BlockIo, Operation};
+use crate::copy::drive::{Machine, Step, drive};
+use crate::copy::offload;
+use crate::copy::range::{Digester, Holes, MoveError, RangeMove};
+use crate::error::Side;
+use crate::fidelity::{self, Losses, Metadata, Times};
+use crate::hash::Digest;
+use crate::limits;
+use crate::sys::{self, EntryRef, Extent, Kind, ReadMode, Stat, Transfer};
+
+use super::batch::Durability;
+use super::directory::Item;
+use super::publish::Staged;
+use super::staging::Temporary;
+use super::state::{Run, Task, lane};
+use super::{Provision, VerifyLevel};
+
+/// A regular file whose both ends are open.
+#[derive(Debug)]
+pub struct OpenFile {
+    source: Arc<OwnedFd>,
+    target: Arc<OwnedFd>,
+    temporary: Temporary,
+    /// The source's metadata with its first fingerprint.
+    wanted: Metadata,
+    holes: Holes,
+    /// The kernel has moved the data already; it is only read to be hashed.
+    cloned: bool,
+    losses: Losses,
+}
+
+/// What a large file's chunks are moved for.
+#[derive(Debug)]
+pub enum BigWork {
+    Copy(Item, OpenFile),
+    ReadBack(Staged),
+}
+
+/// The owner's part of a [`BigFile`]; taken by whoever completes it.
+#[derive(Debug)]
+pub struct BigCopy {
+    pub work: super::state::Once<BigWork>,
+}
+
+/// One entry on its way into a temporary.
+struct EntryMove<'r> {
+    run: &'r Run<'r>,
+    source: Arc<OwnedFd>,
+    worker: usize,
+    state: State,
+}
+
+enum State {
+    New(Item),
+    Moving(Item, OpenFile, Option<RangeMove>),
+    /// The last step, an fsync of the temporary, is under way.
+    Syncing(Staged),
+    Over,
+}
+
+/// A link or node in its temporary, the inode of that, and the target of a link.
+type SpecialParts = (Temporary, u64, Metadata, Option<Vec<u8>>);
+
+/// What became of an entry.
+enum Moved {
+    Staged(Staged),
+    /// Handed over to all workers.
+    Large,
+    Failed(Item, MoveError),
+}
+
+impl Machine for EntryMove<'_> {
+    type Outcome = Moved;
+
+    fn step(&mut self, last: Option<io::Result<usize>>, buffer: &mut [u8]) -> Step<Moved> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::New(item) => self.begin(item, buffer),
+            State::Moving(item, file, Some(range)) => self.go_on(item, file, range, last, buffer),
+            State::Moving(item, file, None) => self.complete(item, file, None),
+            State::Syncing(staged) => Step::Done(match last {
+                Some(Err(e)) => {
+                    staged.temporary.discard();
+                    Moved::Failed(staged.item, MoveError::io(Side::Destination, "fsync", e))
+                }
+                _ => Moved::Staged(staged),
+            }),
+            State::Over => Step::Done(Moved::Large),
+        }
+    }
+}
+
+impl EntryMove<'_> {
+    /// Opens and creates; answers at once for what has no data or too much of it.
+    fn begin(&mut self, mut item: Item, buffer: &mut [u8]) -> Step<Moved> {
+        if item.stat.kind != Kind::File {
+            return Step::Done(match self.run.make_special(item, &self.source, self.worker) {
+                Ok(staged) => Moved::Staged(staged),
+                Err((item, e)) => Moved::Failed(item, e),
+            });
+        }
+        let file = match self.run.open_file(&mut item, &self.source, self.worker) {
+            Ok(file) => file,
+            Err(e) => return Step::Done(Moved::Failed(item, e)),
+        };
+        if file.wanted.stat.size > limits::CHUNK_BYTES {
+            self.run.begin_large(item, file);
+            return Step::Done(Moved::Large);
+        }
+        match self.run.range_of(&file) {
+            Some(range) => self.go_on(item, file, range, None, buffer),
+            None => self.complete(item, file, None),
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        item: Item,
+        file: OpenFile,
+        mut range: RangeMove,
+        last: Option<io::Result<usize>>,
+        buffer: &mut [u8],
+    ) -> Step<Moved> {
+        match range.step(last, buffer) {
+            Step::Submit(operation) => {
+                self.state = State::Moving(item, file, Some(range));
+                Step::Submit(operation)
+            }
+            Step::Done(Ok(())) => self.complete(item, file, Some(range)),
+            Step::Done(Err(e)) => {
+                file.temporary.discard();
+                Step::Done(Moved::Failed(item, e))
+            }
+        }
+    }
+
+    /// The data is there: the second fingerprint, the metadata, and where needed the flush.
+    fn complete(&mut self, item: Item, file: OpenFile, range: Option<RangeMove>) -> Step<Moved> {
+        let target = Arc::clone(&file.target);
+        let digest = match self.run.digest_of(&file, range) {
+            Ok(digest) => digest,
+            Err(e) => {
+                file.temporary.discard();
+                return Step::Done(Moved::Failed(item, e));
+            }
+        };
+        match self.run.finish_file(item, file, digest) {
+            Err((item, e)) => Step::Done(Moved::Failed(item, e)),
+            Ok(staged) if self.run.batches.durability == Durability::EachFile => {
+                self.state = State::Syncing(staged);
+                Step::Submit(Operation { fd: target, what: Transfer::Sync, offset: 0, bytes: 0 })
+            }
+            Ok(staged) => Step::Done(Moved::Staged(staged)),
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Copies entries into temporaries, and publishes them at once where nothing has to be flushed.
+    ///
+    /// # Errors
+    /// A failure of the backend itself.
+    pub fn copy(&self, items: Vec<Item>, io: &mut dyn BlockIo, worker: usize) -> io::Result<()> {
+        let mut waiting = items.into_iter();
+        let mut at_once = Vec::new();
+        let supply = || {
+            while !self.halted() {
+                let item = waiting.next()?;
+                match item.node.open(Side::Source) {
+                    Ok(source) => return Some(EntryMove { run: self, source, worker, state: State::New(item) }),
+                    Err(e) => self.settle_failure(item, MoveError::io(Side::Source, "open the directory", e)),
+                }
+            }
+            None
+        };
+        drive(io, supply, |_, moved| match moved {
+            Moved::Staged(staged) if self.batches.durability == Durability::Memory => at_once.push(staged),
+            Moved::Staged(staged) => self.stage(staged),
+            Moved::Large => {}
+            Moved::Failed(item, e) => self.settle_failure(item, e),
+        })?;
+        if at_once.is_empty() { Ok(()) } else { self.publish(at_once, io) }
+    }
+
+    /// Opens both ends of a file, with everything that has to happen before its data moves.
+    fn open_file(&self, item: &mut Item, directory: &OwnedFd, worker: usize) -> Result<OpenFile, MoveError> {
+        let at_source = |operation| move |e| MoveError::io(Side::Source, operation, e);
+        let source = sys::open_read(directory.as_fd(), &item.name, ReadMode::Cached).map_err(at_source("open"))?;
+        if item.attempt > 0 {
+            self.look_again(item, &source)?;
+        }
+        // The scan's look at the name is the first fingerprint: the second one, of the open
+        // descriptor, must equal it in inode, size and both times, which covers more than a look
+        // taken now would.
+        let first = item.stat;
+        let mut losses = Losses::default();
+        let wanted = fidelity::capture(EntryRef::Fd(source.as_fd()), &first, &self.source_traits, &mut losses)
+            .map_err(|e| MoveError::io(Side::Source, e.operation, e.source))?;
+        let temporary = self.temporary(item, worker)?;
+        let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
+        let mode = self.first_mode(&first);
+        let target = sys::create(temporary.directory.as_fd(), &temporary.name, mode).map_err(there("create"))?;
+        let mut file = OpenFile {
+            source: Arc::new(source),
+            target: Arc::new(target),
+            temporary,
+            wanted,
+            holes: Holes::None,
+            cloned: false,
+            losses,
+        };
+        if let Err(e) = self.prepare(&mut file) {
+            file.temporary.discard();
+            return Err(e);
+        }
+        Ok(file)
+    }
+
+    /// Something had changed since the scan: from here on the open file counts.
+    fn look_again(&self, item: &mut Item, source: &OwnedFd) -> Result<(), MoveError> {
+        let now = sys::stat_fd(source).map_err(|e| MoveError::io(Side::Source, "stat", e))?;
+        let replaced = now.ino != item.stat.ino || now.dev != item.stat.dev;
+        if now.kind != Kind::File || (replaced && (now.nlink > 1 || item.linked())) {
+            return Err(MoveError::hot("open what was listed"));
+        }
+        self.progress.bytes_planned.add(now.size.saturating_sub(item.stat.size));
+        item.stat = now;
+        Ok(())
+    }
+
+    /// The mode that a new file gets at once where nothing else has to come first. Its directory is
+    /// private, so nobody can open it early.
+    fn first_mode(&self, wanted: &Stat) -> Mode {
+        let own = self.options.id_map.uid(wanted.uid) == self.own_ids.0
+            && self.options.id_map.gid(wanted.gid) == self.own_ids.1;
+        if own { Mode::from_raw_mode(wanted.mode & 0o777) | Mode::RUSR | Mode::WUSR } else { Mode::RUSR | Mode::WUSR }
+    }
+
+    fn temporary(&self, item: &Item, worker: usize) -> Result<Temporary, MoveError> {
+        let made = if item.nested {
+            item.node.open(Side::Destination).map(|directory| Temporary { directory, name: item.name.clone() })
+        } else if item.beside {
+            item.node.open(Side::Destination).and_then(|fd| self.staging.temporary_beside(fd))
+        } else {
+            self.staging.temporary(worker)
+        };
+        made.map_err(|e| MoveError::io(Side::Destination, "make the staging directory", e))
+    }
+
+    /// Flags that only an empty file takes, room, holes, and what the kernel can copy by itself.
+    fn prepare(&self, file: &mut OpenFile) -> Result<(), MoveError> {
+        let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
+        let size = file.wanted.stat.size;
+        fidelity::prepare(EntryRef::Fd(file.target.as_fd()), &file.wanted, &self.rules(), &mut file.losses)
+            .map_err(|e| there(e.operation)(e.source))?;
+        if size == 0 {
+            return Ok(());
+        }
+        if self.options.provision == Provision::Thin && self.clone_into(file) {
+            return Ok(());
+        }
+        file.holes = self.holes_of(file).map_err(|e| MoveError::io(Side::Source, "find data", e))?;
+        if self.options.provision == Provision::Thick {
+            match rustix::fs::fallocate(&*file.target, FallocateFlags::empty(), 0, size) {
+                Ok(()) => {}
+                // Written zeros are allocated too.
+                Err(rustix::io::Errno::OPNOTSUPP) => file.holes = Holes::None,
+                Err(e) => return Err(there("allocate")(e.into())),
+            }
+        } else if file.holes != Holes::None || size > limits::CHUNK_BYTES {
+            rustix::fs::ftruncate(&*file.target, size).map_err(|e| there("set the size")(e.into()))?;
+        }
+        Ok(())
+    }
+
+    fn clone_into(&self, file: &mut OpenFile) -> bool {
+        if self.clones_refused.load(Ordering::Relaxed) {
+            return false;
+        }
+        match offload::clone(&file.source, &file.target) {
+            offload::Cloned::Yes => {
+                file.cloned = true;
+                file.holes = if file.wanted.stat.may_have_holes() { Holes::Extents } else { Holes::None };
+            }
+            offload::Cloned::NotThisFile => {}
+            offload::Cloned::Never => self.clones_refused.store(true, Ordering::Relaxed),
+        }
+        file.cloned
+    }
+
+    /// How the source's holes are found: by its extents, or, where fewer blocks are allocated than
+    /// the size needs and yet no hole is shown (or the source can't tell), by its zeros.
+    fn holes_of(&self, file: &OpenFile) -> io::Result<Holes> {
+        let stat = &file.wanted.stat;
+        if !stat.may_have_holes() {
+            return Ok(Holes::None);
+        }
+        let tells_nothing =
+            matches!(sys::next_extent(&file.source, 0)?, Extent::Data { start: 0, end } if end >= stat.size);
+        let thick = self.options.provision == Provision::Thick;
+        Ok(match (tells_nothing, thick) {
+            (false, _) => Holes::Extents,
+            (true, false) => Holes::Zeros,
+            (true, true) => Holes::None,
+        })
+    }
+
+    /// The move of a file that fits one chunk; nothing for an empty one, or one the kernel copied
+    /// and nobody hashes.
+    fn range_of(&self, file: &OpenFile) -> Option<RangeMove> {
+        let size = file.wanted.stat.size;
+        let hashing = self.options.verify > VerifyLevel::None;
+        if size == 0 || (file.cloned && !hashing) {
+            return None;
+        }
+        let digester = if hashing {
+            let mut hasher = self.hashers.take();
+            hasher.begin(size, self.hole_policy());
+            Digester::Whole(hasher)
+        } else {
+            Digester::Off
+        };
+        let (source, pace) = (Arc::clone(&file.source), Arc::clone(&self.pace));
+        Some(if file.cloned {
+            RangeMove::read(source, Side::Source, 0..size, file.holes, digester, pace)
+        } else {
+            RangeMove::copy(source, Arc::clone(&file.target), 0..size, file.holes, digester, pace)
+        })
+    }
+
+    fn digest_of(&self, file: &OpenFile, range: Option<RangeMove>) -> Result<Option<Digest>, MoveError> {
+        let empty = || (file.wanted.stat.size == 0 && self.options.verify > VerifyLevel::None).then(|| Digest::of(b""));
+        let Some(range) = range else { return Ok(empty()) };
+        self.progress.bytes_copied.add(range.written_bytes);
+        let Digester::Whole(mut hasher) = range.digester else { return Ok(None) };
+        let digest = hasher.finish().map_err(MoveError::internal);
+        self.hashers.give(hasher);
+        digest.map(Some)
+    }
+
+    /// The second fingerprint and the metadata: the temporary is whole then.
+    fn finish_file(&self, item: Item, mut file: OpenFile, digest: Option<Digest>) -> Result<Staged, (Item, MoveError)> {
+        let finished = self.finish_metadata(&mut file);
+        match finished {
+            Err(e) => {
+                file.temporary.discard();
+                Err((item, e))
+            }
+            Ok(inode) => Ok(Staged {
+                item,
+                temporary: file.temporary,
+                inode,
+                wanted: file.wanted,
+                digest,
+                target: None,
+                losses: file.losses,
+                proved: false,
+            }),
+        }
+    }
+
+    fn finish_metadata(&self, file: &mut OpenFile) -> Result<u64, MoveError> {
+        let again = sys::stat_fd(&file.source).map_err(|e| MoveError::io(Side::Source, "stat again", e))?;
+        if !same_content(&file.wanted.stat, &again) {
+            self.source_moved.store(true, Ordering::Relaxed);
+            return Err(MoveError::hot("compare fingerprints"));
+        }
+        let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
+        let fresh = sys::stat_fd(&file.target).map_err(there("stat the temporary"))?;
+        let entry = EntryRef::Fd(file.target.as_fd());
+        fidelity::apply(entry, &file.wanted, &fresh, Times::Set, &self.rules(), &mut file.losses)
+            .map_err(|e| there(e.operation)(e.source))?;
+        Ok(fresh.ino)
+    }
+
+    /// A symlink, FIFO, socket or device, whole in its temporary.
+    fn make_special(&self, item: Item, directory: &OwnedFd, worker: usize) -> Result<Staged, (Item, MoveError)> {
+        let mut losses = Losses::default();
+        match self.special_parts(&item, directory, worker, &mut losses) {
+            Ok((temporary, inode, wanted, target)) => {
+                Ok(Staged { item, temporary, inode, wanted, digest: None, target, losses, proved: false })
+            }
+            Err(e) => Err((item, e)),
+        }
+    }
+
+    fn special_parts(
+        &self,
+        item: &Item,
+        directory: &OwnedFd,
+        worker: usize,
+        losses: &mut Losses,
+    ) -> Result<SpecialParts, MoveError> {
+        let at_source = |operation| move |e| MoveError::io(Side::Source, operation, e);
+        let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
+        let entry = EntryRef::At(directory.as_fd(), &item.name);
+        let wanted = fidelity::capture(entry, &item.stat, &self.source_traits, losses)
+            .map_err(|e| at_source(e.operation)(e.source))?;
+        let target = if item.stat.kind == Kind::Symlink {
+            let target = rustix::fs::readlinkat(directory, &*item.name, Vec::new());
+            Some(target.map_err(|e| at_source("read the link")(e.into()))?)
+        } else {
+            None
+        };
+        let again = sys::stat_at(directory.as_fd(), &item.name).map_err(at_source("stat again"))?;
+        if !same_content(&item.stat, &again) || again.kind != item.stat.kind {
+            return Err(MoveError::hot("compare fingerprints"));
+        }
+        let temporary = self.temporary(item, worker)?;
+        self.create_special(item, &temporary, target.as_ref())?;
+        let mut finish = || -> Result<u64, MoveError> {
+            let fresh =
+                sys::stat_at(temporary.directory.as_fd(), &temporary.name).map_err(there("stat the temporary"))?;
+            let entry = EntryRef::At(temporary.directory.as_fd(), &temporary.name);
+            fidelity::apply(entry, &wanted, &fresh, Times::Set, &self.rules(), losses)
+                .map_err(|e| there(e.operation)(e.source))?;
+            Ok(fresh.ino)
+        };
+        match finish() {
+            Ok(inode) => Ok((temporary, inode, wanted, target.map(CString::into_bytes))),
+            Err(e) => {
+                temporary.discard();
+                Err(e)
+            }
+        }
+    }
+
+    fn create_special(&self, item: &Item, at: &Temporary, target: Option<&CString>) -> Result<(), MoveError> {
+        let kind = match item.stat.kind {
+            Kind::Symlink => {
+                let target = target.map(CString::as_c_str).unwrap_or_default();
+                return rustix::fs::symlinkat(target, &*at.directory, &*at.name)
+                    .map_err(|e| MoveError::io(Side::Destination, "make the symlink", e.into()));
+            }
+            Kind::Fifo => FileType::Fifo,
+            Kind::Socket => FileType::Socket,
+            Kind::CharDevice => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            Kind::File | Kind::Directory => FileType::RegularFile,
+        };
+        rustix::fs::mknodat(&*at.directory, &*at.name, kind, Mode::RUSR | Mode::WUSR, item.stat.rdev)
+            .map_err(|e| MoveError::io(Side::Destination, "make the node", e.into()))
+    }
+}
+
+/// Whether the content can't have changed between two looks at the source.
+fn same_content(before: &Stat, after: &Stat) -> bool {
+    before.ino == after.ino
+        && before.dev == after.dev
+        && before.size == after.size
+        && before.mtime == after.mtime
+        && before.ctime == after.ctime
+}
+
+impl Run<'_> {
+    fn begin_large(&self, item: Item, file: OpenFile) {
+        let hashing = self.options.verify > VerifyLevel::None;
+        let ends = Ends {
+            from: Arc::clone(&file.source),
+            side: Side::Source,
+            to: (!file.cloned).then(|| Arc::clone(&file.target)),
+            size: file.wanted.stat.size,
+            holes: file.holes,
+            hash: hashing.then(|| self.hole_policy()),
+        };
+        let nothing_to_read = file.cloned && !hashing;
+        if nothing_to_read {
+            return self.large_copied(item, file, Ok(None));
+        }
+        let owner = BigCopy { work: BigWork::Copy(item, file).into() };
+        self.push_big(BigFile::new(owner, ends, Arc::clone(&self.pace)));
+    }
+
+    /// Invites every worker to a large file.
+    pub fn push_big(&self, file: BigFile<BigCopy>) {
+        let file = Arc::new(file);
+        for _ in 0..self.workers {
+            self.queue.push(lane::BIG, Task::Big(Arc::clone(&file)));
+        }
+    }
+
+    /// Moves chunks of a large file as long as there are any.
+    ///
+    /// # Errors
+    /// A failure of the backend itself.
+    pub fn work_on(&self, file: &BigFile<BigCopy>, io: &mut dyn BlockIo) -> io::Result<()> {
+        let mut complete = false;
+        let claim = |complete: &mut bool| match file.claim() {
+            Claim::Chunk(chunk) => Some(*chunk),
+            Claim::Nothing => None,
+            Claim::Finished => {
+                *complete = true;
+                None
+            }
+        };
+        let finished = std::cell::Cell::new(false);
+        drive(
+            io,
+            || if self.halted() { None } else { claim(&mut complete) },
+            |chunk, outcome| {
+                let written = chunk.written_bytes();
+                self.progress.bytes_copied.add(written);
+                if file.settle(chunk, outcome) {
+                    finished.set(true);
+                }
+            },
+        )?;
+        if complete || finished.get() {
+            self.complete_large(file);
+        }
+        Ok(())
+    }
+
+    fn complete_large(&self, file: &BigFile<BigCopy>) {
+        let outcome = file.outcome(&|| self.halted());
+        match file.owner.work.take() {
+            Some(BigWork::Copy(item, open)) => self.large_copied(item, open, outcome),
+            Some(BigWork::ReadBack(staged)) => self.big_read_back_done(staged, outcome),
+            None => {}
+        }
+    }
+
+    fn large_copied(&self, item: Item, file: OpenFile, outcome: Result<Option<Digest>, MoveError>) {
+        let each_file = self.batches.durability == Durability::EachFile;
+        let target = Arc::clone(&file.target);
+        let finished = match outcome {
+            Err(e) => {
+                file.temporary.discard();
+                Err((item, e))
+            }
+            Ok(digest) => self.finish_file(item, file, digest),
+        };
+        let flushed = finished.and_then(|staged| {
+            if each_file && let Err(e) = rustix::fs::fsync(&target) {
+                staged.temporary.discard();
+                return Err((staged.item, MoveError::io(Side::Destination, "fsync", e.into())));
+            }
+            Ok(staged)
+        });
+        match flushed {
+            Err((item, e)) => self.settle_failure(item, e),
+            Ok(staged) if self.batches.durability == Durability::Memory => {
+                self.queue.push(lane::PUBLISH, Task::Publish(vec![staged]));
+            }
+            Ok(staged) => self.stage(staged),
+        }
+    }
+}
