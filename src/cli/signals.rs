@@ -1,0 +1,106 @@
+//! Signals: stop at a safe point, stop at once, say where the run stands.
+//!
+//! The handlers themselves are signal-hook's: they write one byte into a pipe. All that happens
+//! next happens in an ordinary thread. SIGPIPE stays ignored, as Rust sets it: a closed stdout is
+//! an error of one write, see `output/console.rs`.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::{Handle, Signals};
+
+use super::output::Reporter;
+use crate::error::{Error, ExitCode};
+use crate::pass::Stop;
+
+/// Watches signals until dropped.
+#[derive(Debug)]
+pub struct Watch {
+    handle: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What to do about a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Status,
+    Stop,
+    /// The stop is under way already.
+    Remind,
+    AtOnce,
+}
+
+const fn answer(signal: i32, stopping: bool) -> Answer {
+    match (signal, stopping) {
+        (SIGUSR1, _) => Answer::Status,
+        (_, false) => Answer::Stop,
+        // A supervisor may repeat its SIGTERM; a person who presses ^C again means it.
+        (SIGINT, true) => Answer::AtOnce,
+        (_, true) => Answer::Remind,
+    }
+}
+
+impl Watch {
+    /// Starts to watch SIGINT, SIGTERM and SIGUSR1.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where handlers or the thread can't be installed.
+    pub fn start(stop: Arc<Stop>, reporter: Arc<Reporter>) -> Result<Self, Error> {
+        let failed = |e: std::io::Error| Error::Internal { what: format!("can't watch signals: {e}") };
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
+        let handle = signals.handle();
+        let thread = std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    act(answer(signal, stop.requested()), &stop, &reporter);
+                }
+            })
+            .map_err(failed)?;
+        Ok(Self { handle, thread: Some(thread) })
+    }
+}
+
+fn act(answer: Answer, stop: &Stop, reporter: &Reporter) {
+    match answer {
+        Answer::Status => reporter.status(),
+        Answer::Stop => {
+            stop.request();
+            reporter.remark(
+                "stopping at a safe point; the same command again resumes (press ^C once more to stop at once)",
+            );
+        }
+        Answer::Remind => reporter.remark("already stopping at a safe point"),
+        Answer::AtOnce => {
+            reporter.remark("stopped at once; temporaries are left to the next run of the same command");
+            reporter.last_words(ExitCode::Stopped);
+            // Not std's exit: destructors and handlers must not race with the data threads.
+            signal_hook::low_level::exit(i32::from(ExitCode::Stopped as u8));
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.handle.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_stops_cleanly_and_only_a_second_sigint_stops_at_once() {
+        assert_eq!(answer(SIGINT, false), Answer::Stop);
+        assert_eq!(answer(SIGTERM, false), Answer::Stop);
+        assert_eq!(answer(SIGTERM, true), Answer::Remind);
+        assert_eq!(answer(SIGINT, true), Answer::AtOnce);
+        assert_eq!(answer(SIGUSR1, true), Answer::Status);
+    }
+}

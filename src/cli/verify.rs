@@ -1,0 +1,112 @@
+//! `copyd verify SRC DST`, and `copyd verify --manifest FILE DIR`.
+
+use std::path::{Path, PathBuf};
+
+use super::args::{BackendWord, VerifyArgs};
+use super::output::{View, escape_path};
+use super::run::{Request, conduct};
+use super::{common, convert, location};
+use crate::error::{Error, ExitCode};
+use crate::pass::{self, ManifestOptions, VerifyOptions};
+
+/// Carries the verb out.
+pub fn run(args: &VerifyArgs) -> ExitCode {
+    let view = View {
+        kind: "verify",
+        verify: "full",
+        dry_run: false,
+        json: args.output.json,
+        stats: args.output.stats,
+        detail: common::detail(&args.output),
+        log_file: args.output.log_file.clone(),
+        timeout: convert::timeout(args.speed.timeout.as_deref()).ok().flatten(),
+    };
+    match args.roots.as_slice() {
+        [directory] => {
+            let prepared = against_manifest(args, directory).map(|options| Request {
+                headline: format!("{} -> {}", escape_path(&options.manifest), common::inside(&options.directory)),
+                work: move |observer: &dyn pass::Observer,
+                            progress: &pass::Progress,
+                            stop: &std::sync::Arc<pass::Stop>| {
+                    pass::verify_manifest(&options, observer, progress, stop)
+                },
+            });
+            conduct(&view, prepared)
+        }
+        roots => {
+            let prepared = two_trees(args, roots).map(|options| Request {
+                headline: common::headline(&options.source, &options.destination),
+                work: move |observer: &dyn pass::Observer,
+                            progress: &pass::Progress,
+                            stop: &std::sync::Arc<pass::Stop>| {
+                    pass::verify(&options, observer, progress, stop)
+                },
+            });
+            conduct(&view, prepared)
+        }
+    }
+}
+
+fn two_trees(args: &VerifyArgs, roots: &[std::ffi::OsString]) -> Result<VerifyOptions, Error> {
+    let [source, destination] = roots else {
+        return Err(Error::Usage { what: "verify needs SRC and DST".into(), remedy: "copyd verify SRC DST" });
+    };
+    if let Some(manifest) = &args.manifest {
+        refuse_to_overwrite(manifest)?;
+    }
+    convert::timeout(args.speed.timeout.as_deref())?;
+    Ok(VerifyOptions {
+        source: location::local(source, "SRC")?,
+        destination: location::local(destination, "DST")?,
+        items: common::detail(&args.output).any(),
+        filter: convert::filter(&args.scope.filter)?,
+        one_file_system: args.scope.one_file_system,
+        id_map: convert::id_map(&args.ids)?,
+        backend: args.speed.backend.into(),
+        jobs: args.speed.jobs.count(),
+        bytes_per_second: convert::rate(args.speed.bwlimit.as_deref())?,
+        manifest: args.manifest.clone(),
+        manifest_holes: args.manifest_holes,
+        accept_loss: convert::accepted(&args.accept_loss)?,
+    })
+}
+
+/// With two trees the manifest is an output. Whoever has one already more likely meant to check it.
+fn refuse_to_overwrite(manifest: &Path) -> Result<(), Error> {
+    if std::fs::symlink_metadata(manifest).is_err() {
+        return Ok(());
+    }
+    Err(Error::Usage {
+        what: format!("{} exists, and verify SRC DST would write a new manifest there", escape_path(manifest)),
+        remedy: "to hold a tree against it, name that one DIR only; else name a new FILE",
+    })
+}
+
+fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<ManifestOptions, Error> {
+    let manifest: PathBuf = args.manifest.clone().ok_or_else(|| Error::Usage {
+        what: "verify of one directory needs a manifest".into(),
+        remedy: "copyd verify --manifest FILE DIR, or copyd verify SRC DST",
+    })?;
+    let foreign = [
+        (!args.scope.filter.is_empty() || args.scope.filter.from0, "--include, --exclude and --files-from"),
+        (args.scope.one_file_system, "--one-file-system"),
+        (!args.ids.is_empty(), "--usermap, --groupmap and --chown"),
+        (!args.accept_loss.is_empty(), "--accept-loss"),
+        (args.manifest_holes, "--manifest-holes"),
+        (args.speed.backend != BackendWord::Auto, "--backend"),
+    ];
+    if let Some((_, flags)) = foreign.iter().find(|(given, _)| *given) {
+        return Err(Error::Usage {
+            what: format!("{flags} do not apply where a tree is held against a manifest"),
+            remedy: "the manifest says what is compared: leave them out",
+        });
+    }
+    convert::timeout(args.speed.timeout.as_deref())?;
+    Ok(ManifestOptions {
+        manifest,
+        directory: location::local(directory, "DIR")?,
+        items: common::detail(&args.output).any(),
+        jobs: args.speed.jobs.count(),
+        bytes_per_second: convert::rate(args.speed.bwlimit.as_deref())?,
+    })
+}
