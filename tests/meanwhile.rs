@@ -1,0 +1,478 @@
+//! What happens meanwhile: the source changes while it is read, the run is stopped or killed in
+//! mid-copy, another writer flips bytes before they are read back, the kernel refuses io_uring.
+//!
+//! Each run is slowed with `--bwlimit`, and a test acts when it sees at the destination how far the
+//! run has come, never after a fixed time.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, FileTimes};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Signal;
+
+use support::Rng;
+use support::copyd::{Copyd, Run};
+use support::mounts::{FsType, Volume, volume};
+use support::oracle::{Class, Difference, Overlook, assert_same, compare, listed};
+use support::trees;
+
+const MIB: usize = 1 << 20;
+
+/// A source in memory, and where its copy goes.
+struct Stage {
+    source: PathBuf,
+    destination: PathBuf,
+    _volumes: [Box<dyn Volume>; 2],
+}
+
+impl Stage {
+    fn new(to: FsType) -> Self {
+        let volumes = [volume(FsType::Tmpfs, 256), volume(to, 256)];
+        let source = volumes[0].directory("source");
+        let destination = volumes[1].path().join("destination");
+        Self { source, destination, _volumes: volumes }
+    }
+
+    fn migrate(&self, bytes_per_second: &str) -> Copyd {
+        Copyd::migrate(&self.source, &self.destination).args(&["--bwlimit", bytes_per_second])
+    }
+
+    fn differences(&self) -> Vec<Difference> {
+        compare(&self.source, &self.destination, &Overlook::default()).expect("both sides can be read")
+    }
+
+    /// The same job once more, with nothing that disturbs it.
+    fn assert_completes(&self, command: &Copyd) {
+        command.run().expect(0);
+        assert_same(&self.source, &self.destination);
+        assert!(staging(&self.destination).is_none(), "the staging directory is left over");
+    }
+
+    /// What has its final name is whole: all that may be missing is entries, and the last touch of
+    /// directories that hold them.
+    fn assert_nothing_torn(&self) {
+        let torn: Vec<_> = self
+            .differences()
+            .into_iter()
+            .filter(|d| {
+                let path = Path::new(std::ffi::OsStr::from_bytes(&d.path));
+                let staging = d.class == Class::Extra && d.path.starts_with(b".copyd-");
+                d.class != Class::Missing && !staging && !self.source.join(path).is_dir()
+            })
+            .collect();
+        assert!(torn.is_empty(), "torn names at the destination:\n{}", listed(&torn, 40));
+    }
+}
+
+/// The staging directory of a run that goes on, or was killed.
+fn staging(destination: &Path) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(destination).ok()?.flatten();
+    entries.find(|e| e.file_name().as_bytes().starts_with(b".copyd-")).map(|e| e.path())
+}
+
+/// The files that grow in the staging directory now. What goes while it is listed is left out.
+fn temporaries(destination: &Path) -> Vec<PathBuf> {
+    let mut pending: Vec<_> = staging(destination).into_iter().collect();
+    let mut found = Vec::new();
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => pending.push(entry.path()),
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// Whether some bytes of the largest temporary are written, but not yet many.
+fn in_mid_copy(destination: &Path) -> bool {
+    let written = |path: &PathBuf| fs::metadata(path).map_or(0, |meta| meta.blocks() * 512);
+    temporaries(destination).iter().map(written).max().unwrap_or(0) >= 2 * MIB as u64
+}
+
+// ---------------------------------------------------------------------------------------------
+// The source changes while it is read.
+
+/// What another program does to a file that is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Grows,
+    Shrinks,
+    RewrittenInPlace,
+    RewrittenWithItsTimePutBack,
+    Replaced,
+    Vanishes,
+}
+
+impl Change {
+    /// Carries it out at once, and gives the content that stands there afterwards.
+    fn carry_out(self, path: &Path, old: &[u8]) -> Option<Vec<u8>> {
+        let other = Rng::new(99).bytes(old.len());
+        let file = File::options().write(true).open(path).unwrap();
+        match self {
+            Self::Grows => file.write_all_at(&other[..MIB], old.len() as u64).unwrap(),
+            Self::Shrinks => file.set_len(3 * MIB as u64 + 7).unwrap(),
+            Self::RewrittenInPlace => file.write_all_at(&other, 0).unwrap(),
+            Self::RewrittenWithItsTimePutBack => {
+                let before = file.metadata().unwrap().modified().unwrap();
+                file.write_all_at(&other, 0).unwrap();
+                file.set_modified(before).unwrap();
+            }
+            Self::Replaced => {
+                let beside = path.with_extension("new");
+                fs::write(&beside, &other).unwrap();
+                fs::rename(&beside, path).unwrap();
+            }
+            Self::Vanishes => {
+                fs::remove_file(path).unwrap();
+                return None;
+            }
+        }
+        Some(fs::read(path).unwrap())
+    }
+}
+
+/// A run during which a file of so many MiB changes: large ones are moved by several threads.
+fn changes_while_it_is_read(change: Change, size_mib: usize, backend: &str) {
+    let stage = Stage::new(FsType::Tmpfs);
+    let path = stage.source.join("busy");
+    let old = Rng::new(7).bytes(size_mib * MIB);
+    fs::write(&path, &old).unwrap();
+    fs::write(stage.source.join("quiet"), b"quiet").unwrap();
+
+    let command = stage.migrate("24M").args(&["--backend", backend]);
+    let mut running = command.spawn();
+    running.until("bytes are copied", || in_mid_copy(&stage.destination));
+    let new = change.carry_out(&path, &old);
+    assert!(running.runs(), "it changed only after the run");
+    let run = running.wait();
+    let code = run.status.code();
+    assert!(code == Some(0) || (code == Some(23) && run.summary().count("hot") == 1), "{run}");
+
+    let found = fs::read(stage.destination.join("busy")).ok();
+    let whole = match &found {
+        None => code == Some(23) || new.is_none(),
+        Some(found) => *found == old || Some(found) == new.as_ref(),
+    };
+    assert!(whole, "a mix, or nothing, stands at the destination: {run}");
+    if code == Some(0) {
+        assert_same(&stage.source, &stage.destination);
+    }
+    stage.assert_completes(&command);
+}
+
+macro_rules! changes_while_it_is_read {
+    ($($name:ident: $change:ident of $size_mib:literal;)*) => {
+        $(#[test]
+        fn $name() {
+            for backend in ["threads", "uring"] {
+                changes_while_it_is_read(Change::$change, $size_mib, backend);
+            }
+        })*
+    };
+}
+
+changes_while_it_is_read! {
+    p1_a_file_that_grows_while_it_is_read_arrives_whole: Grows of 14;
+    p1_a_large_file_that_grows_while_it_is_read_arrives_whole: Grows of 40;
+    p1_a_file_that_shrinks_while_it_is_read_arrives_whole: Shrinks of 14;
+    p1_a_large_file_that_shrinks_while_it_is_read_arrives_whole: Shrinks of 40;
+    p1_a_file_that_is_rewritten_while_it_is_read_arrives_whole: RewrittenInPlace of 14;
+    p1_a_large_file_that_is_rewritten_while_it_is_read_arrives_whole: RewrittenInPlace of 40;
+    p1_a_file_that_is_rewritten_behind_its_time_arrives_whole: RewrittenWithItsTimePutBack of 14;
+    p1_a_large_file_that_is_rewritten_behind_its_time_arrives_whole: RewrittenWithItsTimePutBack of 40;
+    p1_a_file_that_is_replaced_while_it_is_read_arrives_whole: Replaced of 14;
+    p1_a_large_file_that_is_replaced_while_it_is_read_arrives_whole: Replaced of 40;
+    p1_a_file_that_vanishes_while_it_is_read_leaves_nothing_torn: Vanishes of 14;
+    p1_a_large_file_that_vanishes_while_it_is_read_leaves_nothing_torn: Vanishes of 40;
+}
+
+#[test]
+fn a_file_that_vanishes_while_it_is_read_is_24_for_the_strict_and_0_for_others() {
+    for (arguments, code) in [(&["--strict"][..], 24), (&[], 0)] {
+        let stage = Stage::new(FsType::Tmpfs);
+        let path = stage.source.join("busy");
+        fs::write(&path, Rng::new(7).bytes(14 * MIB)).unwrap();
+        let command = Copyd::new("sync").arg("--json").arg(&stage.source).arg(&stage.destination);
+        let command = command.args(&["--bwlimit", "24M"]).args(arguments);
+        let mut running = command.spawn();
+        running.until("bytes are copied", || in_mid_copy(&stage.destination));
+        fs::remove_file(&path).unwrap();
+        running.wait().expect(code);
+        stage.assert_completes(&command);
+    }
+}
+
+#[test]
+fn a_file_that_never_rests_is_hot_and_everything_else_arrives() {
+    let stage = Stage::new(FsType::Tmpfs);
+    trees::small_files(&stage.source, 600, 3).unwrap();
+    let path = stage.source.join("restless");
+    fs::write(&path, Rng::new(7).bytes(8 * MIB)).unwrap();
+    let command = stage.migrate("64M").args(&["--max-passes", "3"]);
+    let enough = AtomicBool::new(false);
+    let run = thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = File::options().write(true).open(&path).unwrap();
+            let mut count = 0_u64;
+            while !enough.load(Ordering::Relaxed) {
+                file.write_all_at(&count.to_le_bytes(), count % 1000 * 8).unwrap();
+                count += 1;
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let run = command.run();
+        enough.store(true, Ordering::Relaxed);
+        run
+    });
+    let run = run.expect(23);
+    assert_eq!((run.summary().count("hot"), run.summary().count("failed")), (1, 0), "{run}");
+    let events = run.events();
+    let named = events.iter().filter(|e| e["event"] == "entry_failed" && e["class"] == "hot");
+    let named: Vec<_> = named.inspect(|e| assert_eq!(e["name"], "restless", "{run}")).collect();
+    assert!(named.iter().any(|e| e["remedy"].as_str().is_some_and(|r| r.contains("writer is quiet"))), "{run}");
+    let others: Vec<_> = stage.differences().into_iter().filter(|d| d.path != b"restless").collect();
+    assert!(others.is_empty(), "{}", listed(&others, 40));
+    assert!(!stage.destination.join("restless").exists(), "no version of it was ever whole");
+    stage.assert_completes(&command);
+}
+
+/// Bytes of each small file that is rewritten again and again, all of them the same at a time.
+const UNIFORM_BYTES: usize = 64 << 10;
+
+#[test]
+fn p1_small_files_that_are_rewritten_all_the_time_never_arrive_as_a_mix() {
+    for backend in ["threads", "uring"] {
+        let stage = Stage::new(FsType::Tmpfs);
+        let names: Vec<_> = (0..100).map(|i| format!("f{i:03}")).collect();
+        for name in &names {
+            fs::write(stage.source.join(name), vec![0; UNIFORM_BYTES]).unwrap();
+        }
+        let command = stage.migrate("16M").args(&["--backend", backend, "--max-passes", "4"]);
+        let enough = AtomicBool::new(false);
+        let run = thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut rng = Rng::new(31);
+                while !enough.load(Ordering::Relaxed) {
+                    let byte = u8::try_from(rng.below(256)).unwrap();
+                    let name = &names[usize::try_from(rng.below(100)).unwrap()];
+                    let file = File::options().write(true).open(stage.source.join(name)).unwrap();
+                    file.write_all_at(&vec![byte; UNIFORM_BYTES], 0).unwrap();
+                    thread::sleep(Duration::from_micros(300));
+                }
+            });
+            let run = command.run();
+            enough.store(true, Ordering::Relaxed);
+            run
+        });
+        assert!(matches!(run.status.code(), Some(0 | 23)), "{run}");
+        let mut arrived = 0;
+        for name in &names {
+            let Ok(found) = fs::read(stage.destination.join(name)) else { continue };
+            arrived += 1;
+            let uniform = found.len() == UNIFORM_BYTES && found.iter().all(|&b| b == found[0]);
+            assert!(uniform, "{name} is a mix of two versions: {run}");
+        }
+        assert!(arrived > 0, "none rested long enough to be copied, so this showed nothing: {run}");
+        stage.assert_completes(&command);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The run is stopped, killed, asked.
+
+/// A tree that takes some seconds at 8 MiB a second: small files, and a large one.
+fn slow_stage(to: FsType) -> Stage {
+    let stage = Stage::new(to);
+    trees::small_files(&stage.source, 3000, 5).unwrap();
+    fs::write(stage.source.join("large"), Rng::new(8).bytes(20 * MIB)).unwrap();
+    stage
+}
+
+#[test]
+fn p1_an_interrupt_in_mid_copy_leaves_nothing_torn_and_the_same_command_resumes() {
+    for to in [FsType::Tmpfs, FsType::Ext4] {
+        let stage = slow_stage(to);
+        let command = stage.migrate("8M");
+        let mut running = command.spawn();
+        running.until("files are copied", || temporaries(&stage.destination).len() >= 100);
+        running.signal(Signal::INT);
+        let run = running.wait().expect(20);
+        assert_eq!(run.summary().text("outcome"), "cancelled", "{run}");
+        assert!(run.words().contains("the same command again resumes"), "{run}");
+        assert!(staging(&stage.destination).is_none(), "the staging directory is left over: {run}");
+        stage.assert_nothing_torn();
+        assert!(!stage.differences().is_empty(), "it was not stopped in the middle: {run}");
+        stage.assert_completes(&command);
+    }
+}
+
+/// Kills a run at a moment, and lets the same command finish.
+fn killed(to: FsType, moment: &str, reached: impl Fn(&Path) -> bool) {
+    let stage = slow_stage(to);
+    let command = stage.migrate("8M");
+    let mut running = command.spawn();
+    running.until(moment, || reached(&stage.destination));
+    running.signal(Signal::KILL);
+    let status = running.wait().status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "it ended by itself: {status}");
+    stage.assert_nothing_torn();
+    assert!(!stage.differences().is_empty(), "it was not killed in the middle");
+    stage.assert_completes(&command);
+}
+
+fn has_final_names(destination: &Path) -> bool {
+    let entries = fs::read_dir(destination).into_iter().flatten().flatten();
+    entries.filter(|e| !e.file_name().as_bytes().starts_with(b".copyd-")).count() > 0
+}
+
+#[test]
+fn p3_a_kill_before_the_first_file_is_whole_costs_nothing() {
+    killed(FsType::Ext4, "the staging directory stands", |at| staging(at).is_some());
+}
+
+#[test]
+fn p3_a_kill_while_files_grow_costs_nothing() {
+    killed(FsType::Ext4, "files grow", |at| temporaries(at).len() >= 200);
+}
+
+#[test]
+fn p3_a_kill_after_the_first_final_names_costs_nothing() {
+    for to in [FsType::Ext4, FsType::Tmpfs] {
+        killed(to, "there are final names", has_final_names);
+    }
+}
+
+#[test]
+fn sigusr1_says_in_one_line_where_the_run_stands_and_the_run_goes_on() {
+    let stage = Stage::new(FsType::Tmpfs);
+    fs::write(stage.source.join("file"), Rng::new(7).bytes(14 * MIB)).unwrap();
+    let command = Copyd::migrate_plainly(&stage.source, &stage.destination).args(&["--bwlimit", "14M"]);
+    let status_lines = |run: &Run| run.err_text().lines().filter(|l| l.contains("entries")).count();
+    let mut running = command.spawn();
+    running.until("bytes are copied", || in_mid_copy(&stage.destination));
+    running.signal(Signal::USR1);
+    let run = running.wait().expect(0);
+    assert_eq!(status_lines(&run), 1, "{run}");
+    assert_same(&stage.source, &stage.destination);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Bytes flip before they are read back.
+
+/// Bytes that the second writer flips, each in another file.
+const FLIPS: usize = 200;
+/// Files of the tree: fewer than fill a batch, so that none is read back before all are copied.
+const FLIP_FILES: usize = 800;
+const FLIP_FILE_BYTES: usize = 16 << 10;
+/// Modification time of the sources, in seconds: a temporary that has it is written to its end.
+const OLD_TIME_S: u64 = 1_000_000_000;
+
+fn old_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(OLD_TIME_S)
+}
+
+fn flip_stage() -> Stage {
+    let stage = Stage::new(FsType::Ext4);
+    let mut rng = Rng::new(17);
+    for i in 0..FLIP_FILES {
+        let directory = stage.source.join(format!("d{}", i / 400));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(format!("f{i:04}"));
+        fs::write(&path, rng.bytes(FLIP_FILE_BYTES)).unwrap();
+        File::open(&path).unwrap().set_times(FileTimes::new().set_modified(old_time())).unwrap();
+    }
+    stage
+}
+
+/// Flips one byte of a temporary that is written to its end, and puts its time back: only the
+/// bytes tell it. False where it is not complete yet, or gone.
+fn flip(path: &Path, at: u64) -> bool {
+    let done = || -> std::io::Result<bool> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let meta = file.metadata()?;
+        if meta.len() != FLIP_FILE_BYTES as u64 || meta.modified()? != old_time() {
+            return Ok(false);
+        }
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at)?;
+        file.write_all_at(&[byte[0] ^ 1], at)?;
+        file.set_modified(old_time())?;
+        Ok(true)
+    };
+    done().unwrap_or(false)
+}
+
+/// Runs a migration while a second writer flips [`FLIPS`] bytes in its open batch.
+fn flipped_run(stage: &Stage, level: &str, backend: &str) -> Run {
+    let mut running = stage.migrate("4M").args(&["--verify", level, "--backend", backend]).spawn();
+    let mut rng = Rng::new(23);
+    let mut flipped = BTreeSet::new();
+    running.until("enough bytes are flipped", || {
+        for path in temporaries(&stage.destination) {
+            if flipped.len() < FLIPS && !flipped.contains(&path) && flip(&path, rng.below(FLIP_FILE_BYTES as u64)) {
+                flipped.insert(path);
+            }
+        }
+        flipped.len() == FLIPS
+    });
+    let copied = temporaries(&stage.destination).len();
+    assert!(!has_final_names(&stage.destination), "the batch was flushed before all bytes were flipped");
+    assert!(copied < FLIP_FILES, "the batch was complete before all bytes were flipped");
+    running.wait()
+}
+
+#[test]
+fn p2_every_byte_that_flips_before_it_is_read_back_is_found() {
+    for backend in ["threads", "uring"] {
+        let stage = flip_stage();
+        let run = flipped_run(&stage, "readback", backend);
+        let code = run.status.code();
+        assert!(code == Some(0) || code == Some(40), "{run}");
+        let differences = stage.differences();
+        if code == Some(40) {
+            let wrong = differences.iter().filter(|d| d.class == Class::Content).count();
+            assert_eq!(wrong, 0, "flipped, and under a final name:\n{}", listed(&differences, 40));
+            continue;
+        }
+        assert!(differences.is_empty(), "complete, and yet:\n{}", listed(&differences, 40));
+        let again = run.summary().count("bytes_copied") - (FLIP_FILES * FLIP_FILE_BYTES) as u64;
+        let hit = again / FLIP_FILE_BYTES as u64;
+        eprintln!("{backend}: {hit} files were copied again, of {FLIPS} in which a byte was flipped");
+        assert_eq!(hit, FLIPS as u64, "each flipped file is copied again, and no other: {run}");
+    }
+}
+
+#[test]
+fn bytes_that_flip_in_a_batch_do_arrive_where_nothing_is_read_back() {
+    let stage = flip_stage();
+    flipped_run(&stage, "inline", "threads").expect(0);
+    let differences = stage.differences();
+    let flips = differences.iter().filter(|d| d.class == Class::Content).count();
+    assert_eq!((flips, differences.len()), (FLIPS, FLIPS), "the flips are real:\n{}", listed(&differences, 40));
+}
+
+// ---------------------------------------------------------------------------------------------
+// The kernel refuses io_uring.
+
+#[test]
+fn where_io_uring_is_refused_threads_copy_everything_and_one_line_says_so() {
+    for backend in ["auto", "uring"] {
+        let stage = Stage::new(FsType::Ext4);
+        trees::small_files(&stage.source, 600, 9).unwrap();
+        let command = Copyd::migrate_plainly(&stage.source, &stage.destination).args(&["--backend", backend]);
+        let run = command.ring_refused().run().expect(0);
+        let lines = run.words().lines().filter(|l| l.contains("io_uring is refused")).count();
+        assert_eq!(lines, 1, "{backend}: {run}");
+        assert_same(&stage.source, &stage.destination);
+    }
+}

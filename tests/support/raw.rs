@@ -1,0 +1,88 @@
+//! What no safe crate offers: an inode's project id, a mount namespace of one's own, and a kernel
+//! that refuses io_uring.
+//!
+//! The library keeps its unsafe blocks in `src/sys/`; its judge may not use them, so these few
+//! stand here.
+
+#![allow(unsafe_code, reason = "FS_IOC_FS[GS]ETXATTR, unshare(CLONE_NEWNS) and seccomp have no safe wrapper")]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::ioctl::{Getter, Setter, ioctl, opcode};
+
+/// `struct fsxattr` of `linux/fs.h`, 28 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Fsxattr {
+    /// `FS_XFLAG_*`.
+    pub xflags: u32,
+    pub extent_size: u32,
+    pub extents: u32,
+    pub project: u32,
+    pub cow_extent_size: u32,
+    pub padding: [u8; 8],
+}
+
+const GET: rustix::ioctl::Opcode = opcode::read::<Fsxattr>(b'X', 31);
+const SET: rustix::ioctl::Opcode = opcode::write::<Fsxattr>(b'X', 32);
+
+/// `FS_IOC_FSGETXATTR`: extended flags and project id.
+pub fn fsxattr(fd: impl AsFd) -> io::Result<Fsxattr> {
+    // SAFETY: the opcode reads exactly one `struct fsxattr`, whose layout `Fsxattr` has, and every
+    // bit pattern is a valid value of it.
+    Ok(unsafe { ioctl(fd, Getter::<GET, Fsxattr>::new()) }?)
+}
+
+/// `FS_IOC_FSSETXATTR`.
+pub fn set_fsxattr(fd: impl AsFd, value: Fsxattr) -> io::Result<()> {
+    // SAFETY: the opcode takes a pointer to one `struct fsxattr`, and only reads it.
+    Ok(unsafe { ioctl(fd, Setter::<SET, Fsxattr>::new(value)) }?)
+}
+
+/// Gives the calling thread, and all that it starts, a copy of the mount table. Its mounts are
+/// nobody else's, and vanish with the last process in it, however that ends.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: only the mount namespace (and with it the working directory and umask) stops being
+    // shared with other threads; descriptors and memory stay as they are.
+    Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
+}
+
+/// Puts a filter on the program to come which answers `io_uring_setup` with `EPERM`, as container
+/// runtimes do. Every other call goes through (seccomp(2), `linux/bpf_common.h`).
+pub fn refuse_ring(command: &mut Command) {
+    let instruction = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: u16::try_from(code).expect("an opcode has 16 bits"),
+        jt,
+        jf,
+        k,
+    };
+    let number = u32::try_from(libc::SYS_io_uring_setup).expect("call numbers are small");
+    let refusal = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).expect("error numbers are positive");
+    let filter = [
+        // The call's number is the first field of `struct seccomp_data`.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, refusal),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let mut filter = filter;
+        let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+        // SAFETY: both calls only change the calling thread; `program` and the filter that it
+        // points to live to the end of the block, and the kernel copies them.
+        let answer = unsafe {
+            let answer = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+            if answer == 0 {
+                libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+            } else {
+                answer
+            }
+        };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes two system calls, and neither allocates nor locks.
+    unsafe { command.pre_exec(install) };
+}
