@@ -187,8 +187,13 @@ fn a_dry_run_writes_nothing_and_says_what_would_happen() {
     fs::create_dir(&small.destination).unwrap();
     let run = Copyd::migrate_plainly(&small.source, &small.destination).args(&["-n", "-i"]).run().expect(0);
     assert_eq!(fs::read_dir(&small.destination).unwrap().count(), 0, "{run}");
-    let files = run.out_text().lines().filter(|l| l.starts_with(">f+++++++++")).count();
-    assert_eq!(files, 50, "{run}");
+    let files = |run: &Run| run.out_text().lines().filter(|l| l.starts_with(">f+++++++++")).count();
+    assert_eq!(files(&run), 50, "{run}");
+
+    // The same where the destination does not even exist, beside the source.
+    fs::remove_dir(&small.destination).unwrap();
+    let run = Copyd::migrate_plainly(&small.source, &small.destination).args(&["-n", "-i"]).run().expect(0);
+    assert_eq!((files(&run), small.destination.exists()), (50, false), "{run}");
 
     Copyd::migrate_plainly(&small.source, &small.destination).run().expect(0);
     let before = Snapshot::take(&small.destination).unwrap();

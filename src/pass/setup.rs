@@ -39,9 +39,11 @@ impl Roots {
         let missing = !destination.exists();
         let parent = destination.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut to = open_one(if missing { parent } else { destination }, Side::Destination)?;
-        if missing && make {
+        if missing {
             // Before anything is made: a directory inside the source would be in the source.
             outside(&from, &to)?;
+        }
+        if missing && make {
             make_directory(destination)?;
             to = open_one(destination, Side::Destination)?;
         }
@@ -51,7 +53,9 @@ impl Roots {
         };
         let source_stat = sys::stat_fd(&from).map_err(at(Side::Source, source))?;
         let destination_stat = sys::stat_fd(&to).map_err(at(Side::Destination, destination))?;
-        apart(&from, &source_stat, &to, &destination_stat)?;
+        if make || !missing {
+            apart(&from, &source_stat, &to, &destination_stat)?;
+        }
         let magic = sys::file_system_magic(to.as_fd()).map_err(at(Side::Destination, destination))?;
         let durability = durability(magic);
         let read_back = match durability {
