@@ -83,6 +83,10 @@ const _: () = assert!(ZERO_BYTES_MAX >= CHUNK_BYTES);
 /// in a tree that is walked name by name; this is some 40,000 levels of the longest names.
 pub const MANIFEST_LINE_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of short fields that are gathered before they are hashed: enough for BLAKE3's widest steps,
+/// and still in the first-level cache.
+pub const DIGEST_FIELDS_BYTES: usize = 16 << 10;
+
 /// Bytes that the manifest's writer and reader buffer for each file: some 1,000 lines a call.
 pub const MANIFEST_BUFFER_BYTES: usize = 128 << 10;
 

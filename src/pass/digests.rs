@@ -83,6 +83,10 @@ pub fn of_job(
     progress: &Progress,
 ) -> Result<Hex, Error> {
     let manifest = options.manifest.as_deref();
+    if records.is_none() {
+        // The catalog is asked: what was sent to it has to be there.
+        writer.flush(false)?;
+    }
     if !changed
         && manifest.is_none()
         && let Some(known) = catalog.digests()?

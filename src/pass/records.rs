@@ -194,6 +194,8 @@ impl Records {
         if batch.starts.is_empty() {
             return Ok(());
         }
+        // Many threads bring batches, one puts them in order at the end: sorted ones are merged.
+        sort(batch);
         let mut state = lock(&self.state);
         if !state.open.starts.is_empty() && state.open.bytes.len() + batch.bytes.len() > self.room {
             let State { open, spilled, .. } = &mut *state;
@@ -244,7 +246,7 @@ fn record_at(bytes: &[u8], start: u32) -> &[u8] {
     &record[..4 + length_at(record)]
 }
 
-/// Sorts by path. Batches come sorted by directory, so the stable sort finds runs to merge.
+/// Sorts by path. A stable sort finds what is in order already, and merges that.
 fn sort(batch: &mut Batch) {
     let bytes = &batch.bytes;
     let path = |start: &u32| path_of(&bytes[*start as usize..]);

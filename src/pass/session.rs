@@ -182,7 +182,6 @@ impl Session<'_> {
         let mut summary = self.summary(&engine, passes, over_limit, &losses, &tally);
         let whole =
             summary.failed == 0 && summary.hot == 0 && summary.exit != ExitCode::Stopped && !self.options.dry_run;
-        writer.flush(false)?;
         if whole {
             let found = digests::of_job((&catalog, &writer), records, self.options, changed, self.progress)?;
             (summary.share_digest, summary.metadata_digest) = found;
