@@ -46,7 +46,7 @@ pub struct Renamed {
 
 #[derive(Debug, Default)]
 struct Open {
-    staged: Vec<Staged>,
+    staged: Vec<Box<Staged>>,
     bytes: u64,
     since: Option<Instant>,
 }
@@ -69,7 +69,7 @@ impl Batches {
     }
 
     /// Adds a copied file; gives the batch out when it is full.
-    fn add(&self, staged: Staged) -> Option<Vec<Staged>> {
+    fn add(&self, staged: Box<Staged>) -> Option<Vec<Box<Staged>>> {
         let mut open = lock(&self.open);
         open.bytes += staged.item.stat.size;
         open.staged.push(staged);
@@ -80,7 +80,7 @@ impl Batches {
         full.then(|| std::mem::take(&mut *open).staged)
     }
 
-    fn take(&self) -> Option<Vec<Staged>> {
+    fn take(&self) -> Option<Vec<Box<Staged>>> {
         let open = std::mem::take(&mut *lock(&self.open));
         (!open.staged.is_empty()).then_some(open.staged)
     }
@@ -89,7 +89,7 @@ impl Batches {
 impl Run<'_> {
     /// A file is whole in its temporary: it joins the open batch, or is published at once where
     /// nothing has to be flushed.
-    pub fn stage(&self, staged: Staged) {
+    pub fn stage(&self, staged: Box<Staged>) {
         if let Some(batch) = self.batches.add(staged) {
             self.commit(batch);
         }
@@ -100,7 +100,7 @@ impl Run<'_> {
         self.batches.take().map(|batch| self.commit(batch)).is_some()
     }
 
-    fn commit(&self, mut batch: Vec<Staged>) {
+    fn commit(&self, mut batch: Vec<Box<Staged>>) {
         if self.flush_and_record() {
             while !batch.is_empty() {
                 let rest = batch.split_off(batch.len().min(limits::PUBLISH_FILES));

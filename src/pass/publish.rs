@@ -17,6 +17,7 @@ use crate::store::Proof;
 use crate::sys::{self, Kind, ReadMode, Stat};
 
 use super::VerifyLevel;
+use super::batch::Durability;
 use super::directory::Item;
 use super::row;
 use super::staging::Temporary;
@@ -28,8 +29,8 @@ use super::transfer::{BigCopy, BigWork};
 pub struct Staged {
     pub item: Item,
     pub temporary: Temporary,
-    /// Inode of the temporary, which must be the one under the final name in the end.
-    pub inode: u64,
+    /// The temporary when it was whole. Its inode must be the one under the final name in the end.
+    pub made: Stat,
     /// The source's metadata, as it was when the content was read.
     pub wanted: Metadata,
     /// Of a file that was hashed on the way.
@@ -88,7 +89,7 @@ impl ReadBack {
 /// Reads one staged file back.
 struct ReadBackMove<'r> {
     run: &'r Run<'r>,
-    staged: Staged,
+    staged: Box<Staged>,
     range: Option<RangeMove>,
 }
 
@@ -112,7 +113,7 @@ impl Machine for ReadBackMove<'_> {
 
 impl ReadBackMove<'_> {
     fn begin(&self) -> io::Result<Option<RangeMove>> {
-        if self.staged.digest.is_none() || self.run.options.verify < VerifyLevel::Readback {
+        if self.staged.digest.is_none() {
             return Ok(None);
         }
         let temporary = &self.staged.temporary;
@@ -148,13 +149,18 @@ impl Run<'_> {
     ///
     /// # Errors
     /// A failure of the backend itself.
-    pub fn publish(&self, staged: Vec<Staged>, io: &mut dyn BlockIo) -> io::Result<()> {
-        let read_back = self.options.verify >= VerifyLevel::Readback;
+    pub fn publish(&self, staged: Vec<Box<Staged>>, io: &mut dyn BlockIo) -> io::Result<()> {
+        if self.options.verify < VerifyLevel::Readback {
+            for staged in staged {
+                self.rename(staged);
+            }
+            return Ok(());
+        }
         let mut waiting = staged.into_iter();
         let supply = || {
             loop {
                 let staged = waiting.next()?;
-                if read_back && staged.digest.is_some() && staged.item.stat.size > limits::CHUNK_BYTES {
+                if staged.digest.is_some() && staged.item.stat.size > limits::CHUNK_BYTES {
                     self.read_back_big(staged);
                     continue;
                 }
@@ -164,7 +170,7 @@ impl Run<'_> {
         drive(io, supply, |machine, outcome| self.read_back_done(machine.staged, outcome))
     }
 
-    fn read_back_done(&self, staged: Staged, outcome: Result<(), MoveError>) {
+    fn read_back_done(&self, staged: Box<Staged>, outcome: Result<(), MoveError>) {
         match outcome {
             Ok(()) => self.rename(staged),
             Err(e) => {
@@ -174,7 +180,7 @@ impl Run<'_> {
         }
     }
 
-    fn read_back_big(&self, staged: Staged) {
+    fn read_back_big(&self, staged: Box<Staged>) {
         let temporary = &staged.temporary;
         let fd = match self.roots.read_back.open(&temporary.directory, &temporary.name) {
             Ok(fd) => fd,
@@ -198,7 +204,7 @@ impl Run<'_> {
     }
 
     /// A large file was read back whole.
-    pub fn big_read_back_done(&self, mut staged: Staged, found: Result<Option<Digest>, MoveError>) {
+    pub fn big_read_back_done(&self, mut staged: Box<Staged>, found: Result<Option<Digest>, MoveError>) {
         self.progress.bytes_verified.add(staged.wanted.stat.size);
         let outcome = found.and_then(|found| if found == staged.digest { Ok(()) } else { Err(mismatch()) });
         staged.proved = outcome.is_ok();
@@ -206,7 +212,7 @@ impl Run<'_> {
     }
 
     /// Publishes under the final name, and checks that what stands there is what was written.
-    fn rename(&self, mut staged: Staged) {
+    fn rename(&self, mut staged: Box<Staged>) {
         let result = self.rename_inner(&mut staged);
         match result {
             Ok(stat) => self.published(staged, &stat),
@@ -235,11 +241,16 @@ impl Run<'_> {
                 .map_err(|e| here("rename")(e.into()))?;
         }
         item.node.payload.touch();
-        if staged.wanted.flags.locks() {
+        let locks = staged.wanted.flags.locks();
+        if locks {
             self.apply_late_flags(&target, staged).map_err(here("set flags"))?;
         }
+        if staged.item.nested && !locks && self.batches.durability != Durability::EachFile {
+            // Nobody but copyd reaches it there, and its directory's rename will not touch it.
+            return Ok(staged.made);
+        }
         let stat = sys::stat_at(target.as_fd(), &staged.item.name).map_err(here("look at the published entry"))?;
-        if stat.ino != staged.inode || stat.kind != staged.item.stat.kind {
+        if stat.ino != staged.made.ino || stat.kind != staged.item.stat.kind {
             return Err(MoveError {
                 class: Class::Interfered,
                 side: Side::Destination,
@@ -256,8 +267,8 @@ impl Run<'_> {
     }
 
     /// The entry stands: what it could not take is named, its row waits for the next flush.
-    fn published(&self, mut staged: Staged, there: &Stat) {
-        let Staged { item, wanted, losses, .. } = &mut staged;
+    fn published(&self, mut staged: Box<Staged>, there: &Stat) {
+        let Staged { item, wanted, losses, .. } = &mut *staged;
         fidelity::check_stat(wanted, there, &self.rules(), losses);
         self.record_losses(item, losses);
         self.changed.store(true, Ordering::Relaxed);
@@ -275,7 +286,7 @@ impl Run<'_> {
             self.tally.assumed.add(1);
         }
         let facts = row::facts(&staged.wanted, there, staged.digest, proof);
-        let Staged { item, target, .. } = staged;
+        let Staged { item, target, .. } = *staged;
         if item.linked() {
             let settled = Settled { inode: (there.dev, there.ino), facts, target: target.clone() };
             self.links.settle(item.inode(), settled);

@@ -1,8 +1,8 @@
 //! The work of a pass: lanes by urgency, and the moment when all of it is done.
 //!
-//! Urgent lanes are emptied first (what is nearly finished before what begins), and the last lane,
-//! the directories still to be scanned, is a stack: depth first. So the memory that waiting work
-//! takes stays bounded by the width of a page times the depth, whatever the size of the tree.
+//! Urgent lanes are emptied first (what is nearly finished before what begins), and one lane, the
+//! directories still to be scanned, is a stack: depth first. So the memory that waiting work takes
+//! stays bounded by the width of a page times the depth, whatever the size of the tree.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex};
@@ -21,6 +21,8 @@ pub enum Next<T> {
 #[derive(Debug)]
 struct State<T, const LANES: usize> {
     lanes: [VecDeque<T>; LANES],
+    /// Invitations to help with what others have begun, for whoever has nothing of his own.
+    invitations: VecDeque<T>,
     /// Tasks handed out and not yet finished.
     running: usize,
     closed: bool,
@@ -35,7 +37,12 @@ pub struct Queue<T, const LANES: usize> {
 
 impl<T, const LANES: usize> Default for Queue<T, LANES> {
     fn default() -> Self {
-        let state = State { lanes: std::array::from_fn(|_| VecDeque::new()), running: 0, closed: false };
+        let state = State {
+            lanes: std::array::from_fn(|_| VecDeque::new()),
+            invitations: VecDeque::new(),
+            running: 0,
+            closed: false,
+        };
         Self { state: Mutex::new(state), wake: Condvar::new() }
     }
 }
@@ -50,6 +57,25 @@ impl<T, const LANES: usize> Queue<T, LANES> {
         }
     }
 
+    /// Invites one worker to a task that another has begun. It is taken when every lane is empty.
+    pub fn invite(&self, task: T) {
+        let mut state = lock(&self.state);
+        if !state.closed {
+            state.invitations.push_back(task);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Takes back the invitations that are over.
+    pub fn disinvite(&self, over: impl Fn(&T) -> bool) {
+        let mut state = lock(&self.state);
+        let (gone, kept) = std::mem::take(&mut state.invitations).into_iter().partition::<VecDeque<T>, _>(over);
+        state.invitations = kept;
+        drop(state);
+        // What they hold is let go outside the lock.
+        drop(gone);
+    }
+
     /// Waits for a task. Each [`Next::Task`] and [`Next::Idle`] must be answered by
     /// [`Self::finished`].
     pub fn next(&self) -> Next<T> {
@@ -58,7 +84,7 @@ impl<T, const LANES: usize> Queue<T, LANES> {
             if state.closed {
                 return Next::Closed;
             }
-            if let Some(task) = Self::pop(&mut state, LANES) {
+            if let Some(task) = Self::pop(&mut state, LANES).or_else(|| state.invitations.pop_front()) {
                 state.running += 1;
                 return Next::Task(task);
             }
@@ -101,10 +127,11 @@ impl<T, const LANES: usize> Queue<T, LANES> {
         lock(&self.state).lanes[lane].len()
     }
 
-    /// Forgets the tasks of the lanes from `first` on: a stop was asked for.
+    /// Forgets the tasks of the lanes from `first` on, and every invitation: a stop was asked for.
     pub fn clear_from(&self, first: usize) {
         let mut state = lock(&self.state);
-        let dropped: Vec<_> = state.lanes[first..].iter_mut().map(std::mem::take).collect();
+        let mut dropped: Vec<_> = state.lanes[first..].iter_mut().map(std::mem::take).collect();
+        dropped.push(std::mem::take(&mut state.invitations));
         drop(state);
         drop(dropped);
     }
@@ -113,7 +140,8 @@ impl<T, const LANES: usize> Queue<T, LANES> {
     pub fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        let dropped: Vec<_> = state.lanes.iter_mut().map(std::mem::take).collect();
+        let mut dropped: Vec<_> = state.lanes.iter_mut().map(std::mem::take).collect();
+        dropped.push(std::mem::take(&mut state.invitations));
         self.wake.notify_all();
         drop(state);
         drop(dropped);
@@ -166,5 +194,20 @@ mod tests {
         }
         let order: Vec<u32> = (0..4).filter_map(|_| queue.help(2)).collect();
         assert_eq!(order, [3, 4, 2, 1]);
+    }
+
+    #[test]
+    fn an_invitation_is_taken_last_and_not_when_it_is_over() {
+        let queue: Queue<u32, 2> = Queue::default();
+        queue.invite(7);
+        queue.invite(8);
+        queue.push(1, 1);
+        queue.disinvite(|task| *task == 7);
+        for expected in [1, 8] {
+            let Next::Task(task) = queue.next() else { panic!("a task waits") };
+            assert_eq!(task, expected);
+            queue.finished();
+        }
+        assert!(matches!(queue.next(), Next::Idle));
     }
 }

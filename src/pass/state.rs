@@ -45,7 +45,7 @@ use super::transfer::BigCopy;
 #[derive(Debug)]
 pub enum Task {
     /// Read back and rename what is durable.
-    Publish(Vec<Staged>),
+    Publish(Vec<Box<Staged>>),
     /// Chunks of one large file, on the way there or read back.
     Big(Arc<BigFile<BigCopy>>),
     /// Names of inodes that stand at the destination.
@@ -140,9 +140,7 @@ impl<T> Once<T> {
 
 /// Hashers at rest: each is two kilobytes that need not be made anew for every file.
 #[derive(Debug, Default)]
-pub struct Hashers(
-    #[expect(clippy::vec_box, reason = "they are handed out as boxes, never moved")] Mutex<Vec<Box<FileHasher>>>,
-);
+pub struct Hashers(Mutex<Vec<Box<FileHasher>>>);
 
 impl Hashers {
     #[must_use]
@@ -201,8 +199,18 @@ pub struct Run<'a> {
     pub nurseries_most: usize,
     /// User and group that new files have by themselves.
     pub own_ids: (u32, u32),
+    /// Mode bits that they never have.
+    pub own_mask: u32,
     fatal: Mutex<Option<Error>>,
     ended: AtomicBool,
+}
+
+/// The process's umask. The kernel tells it only in exchange for another, so for a moment new files
+/// of other threads are private.
+fn own_mask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    rustix::process::umask(mask);
+    mask.as_raw_mode()
 }
 
 /// The observer, in a form that can be printed.
@@ -276,6 +284,7 @@ impl<'a> Run<'a> {
             nurseries: AtomicUsize::new(0),
             nurseries_most: super::nursery::most(descriptors),
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            own_mask: own_mask(),
             fatal: Mutex::default(),
             ended: AtomicBool::new(false),
         }

@@ -50,7 +50,7 @@ pub struct OpenFile {
 #[derive(Debug)]
 pub enum BigWork {
     Copy(Item, OpenFile),
-    ReadBack(Staged),
+    ReadBack(Box<Staged>),
 }
 
 /// The owner's part of a [`BigFile`]; taken by whoever completes it.
@@ -69,21 +69,38 @@ struct EntryMove<'r> {
 
 enum State {
     New(Item),
-    Moving(Item, OpenFile, Option<RangeMove>),
+    Moving(Box<Moving>),
     /// The last step, an fsync of the temporary, is under way.
-    Syncing(Staged),
+    Syncing(Box<Staged>),
     Over,
 }
 
-/// A link or node in its temporary, the inode of that, and the target of a link.
-type SpecialParts = (Temporary, u64, Metadata, Option<Vec<u8>>);
+/// A file whose data moves. It changes hands at every operation, so it travels as one pointer.
+struct Moving {
+    item: Item,
+    file: OpenFile,
+    /// Nothing for an empty file, or one that was cloned and is not hashed.
+    range: Option<RangeMove>,
+}
+
+/// An entry that could not be moved.
+type Failed = Box<(Item, MoveError)>;
+
+/// A link or node in its temporary, as it stands there, and the target of a link.
+type SpecialParts = (Temporary, Stat, Metadata, Option<Vec<u8>>);
 
 /// What became of an entry.
 enum Moved {
-    Staged(Staged),
+    Staged(Box<Staged>),
     /// Handed over to all workers.
     Large,
-    Failed(Item, MoveError),
+    Failed(Failed),
+}
+
+impl Moved {
+    fn failed(item: Item, error: MoveError) -> Self {
+        Self::Failed(Box::new((item, error)))
+    }
 }
 
 impl Machine for EntryMove<'_> {
@@ -92,12 +109,11 @@ impl Machine for EntryMove<'_> {
     fn step(&mut self, last: Option<io::Result<usize>>, buffer: &mut [u8]) -> Step<Moved> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::New(item) => self.begin(item, buffer),
-            State::Moving(item, file, Some(range)) => self.go_on(item, file, range, last, buffer),
-            State::Moving(item, file, None) => self.complete(item, file, None),
+            State::Moving(moving) => self.go_on(moving, last, buffer),
             State::Syncing(staged) => Step::Done(match last {
                 Some(Err(e)) => {
                     staged.temporary.discard();
-                    Moved::Failed(staged.item, MoveError::io(Side::Destination, "fsync", e))
+                    Moved::failed(staged.item, MoveError::io(Side::Destination, "fsync", e))
                 }
                 _ => Moved::Staged(staged),
             }),
@@ -112,56 +128,48 @@ impl EntryMove<'_> {
         if item.stat.kind != Kind::File {
             return Step::Done(match self.run.make_special(item, &self.source, self.worker) {
                 Ok(staged) => Moved::Staged(staged),
-                Err((item, e)) => Moved::Failed(item, e),
+                Err(failed) => Moved::Failed(failed),
             });
         }
         let file = match self.run.open_file(&mut item, &self.source, self.worker) {
             Ok(file) => file,
-            Err(e) => return Step::Done(Moved::Failed(item, e)),
+            Err(e) => return Step::Done(Moved::failed(item, e)),
         };
         if file.wanted.stat.size > limits::CHUNK_BYTES {
             self.run.begin_large(item, file);
             return Step::Done(Moved::Large);
         }
-        match self.run.range_of(&file) {
-            Some(range) => self.go_on(item, file, range, None, buffer),
-            None => self.complete(item, file, None),
-        }
+        let range = self.run.range_of(&file);
+        self.go_on(Box::new(Moving { item, file, range }), None, buffer)
     }
 
-    fn go_on(
-        &mut self,
-        item: Item,
-        file: OpenFile,
-        mut range: RangeMove,
-        last: Option<io::Result<usize>>,
-        buffer: &mut [u8],
-    ) -> Step<Moved> {
-        match range.step(last, buffer) {
-            Step::Submit(operation) => {
-                self.state = State::Moving(item, file, Some(range));
+    fn go_on(&mut self, mut moving: Box<Moving>, last: Option<io::Result<usize>>, buffer: &mut [u8]) -> Step<Moved> {
+        match moving.range.as_mut().map(|range| range.step(last, buffer)) {
+            Some(Step::Submit(operation)) => {
+                self.state = State::Moving(moving);
                 Step::Submit(operation)
             }
-            Step::Done(Ok(())) => self.complete(item, file, Some(range)),
-            Step::Done(Err(e)) => {
-                file.temporary.discard();
-                Step::Done(Moved::Failed(item, e))
+            None | Some(Step::Done(Ok(()))) => self.complete(*moving),
+            Some(Step::Done(Err(e))) => {
+                moving.file.temporary.discard();
+                Step::Done(Moved::failed(moving.item, e))
             }
         }
     }
 
     /// The data is there: the second fingerprint, the metadata, and where needed the flush.
-    fn complete(&mut self, item: Item, file: OpenFile, range: Option<RangeMove>) -> Step<Moved> {
+    fn complete(&mut self, moving: Moving) -> Step<Moved> {
+        let Moving { item, file, range } = moving;
         let target = Arc::clone(&file.target);
         let digest = match self.run.digest_of(&file, range) {
             Ok(digest) => digest,
             Err(e) => {
                 file.temporary.discard();
-                return Step::Done(Moved::Failed(item, e));
+                return Step::Done(Moved::failed(item, e));
             }
         };
         match self.run.finish_file(item, file, digest) {
-            Err((item, e)) => Step::Done(Moved::Failed(item, e)),
+            Err(failed) => Step::Done(Moved::Failed(failed)),
             Ok(staged) if self.run.batches.durability == Durability::EachFile => {
                 self.state = State::Syncing(staged);
                 Step::Submit(Operation { fd: target, what: Transfer::Sync, offset: 0, bytes: 0 })
@@ -193,7 +201,7 @@ impl Run<'_> {
             Moved::Staged(staged) if self.batches.durability == Durability::Memory => at_once.push(staged),
             Moved::Staged(staged) => self.stage(staged),
             Moved::Large => {}
-            Moved::Failed(item, e) => self.settle_failure(item, e),
+            Moved::Failed(failed) => self.settle_failure(failed.0, failed.1),
         })?;
         if at_once.is_empty() { Ok(()) } else { self.publish(at_once, io) }
     }
@@ -355,48 +363,80 @@ impl Run<'_> {
     }
 
     /// The second fingerprint and the metadata: the temporary is whole then.
-    fn finish_file(&self, item: Item, mut file: OpenFile, digest: Option<Digest>) -> Result<Staged, (Item, MoveError)> {
-        let finished = self.finish_metadata(&mut file);
+    fn finish_file(&self, item: Item, mut file: OpenFile, digest: Option<Digest>) -> Result<Box<Staged>, Failed> {
+        let finished = self.finish_metadata(&item, &mut file);
         match finished {
             Err(e) => {
                 file.temporary.discard();
-                Err((item, e))
+                Err(Box::new((item, e)))
             }
-            Ok(inode) => Ok(Staged {
+            Ok(made) => Ok(Box::new(Staged {
                 item,
                 temporary: file.temporary,
-                inode,
+                made,
                 wanted: file.wanted,
                 digest,
                 target: None,
                 losses: file.losses,
                 proved: false,
-            }),
+            })),
         }
     }
 
-    fn finish_metadata(&self, file: &mut OpenFile) -> Result<u64, MoveError> {
+    fn finish_metadata(&self, item: &Item, file: &mut OpenFile) -> Result<Stat, MoveError> {
         let again = sys::stat_fd(&file.source).map_err(|e| MoveError::io(Side::Source, "stat again", e))?;
         if !same_content(&file.wanted.stat, &again) {
             self.source_moved.store(true, Ordering::Relaxed);
             return Err(MoveError::hot("compare fingerprints"));
         }
         let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
-        let fresh = sys::stat_fd(&file.target).map_err(there("stat the temporary"))?;
+        // In a directory of copyd's own, on a file system of this machine, it is known what a new
+        // file looks like. Servers give it the ids and bits that they please.
+        let known = !item.beside && self.batches.durability != Durability::EachFile;
+        let fresh = if known {
+            self.as_made(&file.wanted.stat)
+        } else {
+            sys::stat_fd(&file.target).map_err(there("stat the temporary"))?
+        };
+        let before = file.losses.clone();
+        let made = self.apply(file, &fresh)?;
+        if !known || self.as_wanted(&file.wanted.stat, &made) {
+            return Ok(made);
+        }
+        // It was not made as expected after all (an idmapped mount, an odd umask), or could not be
+        // set: once more from what it is.
+        file.losses = before;
+        self.apply(file, &made)
+    }
+
+    fn apply(&self, file: &mut OpenFile, fresh: &Stat) -> Result<Stat, MoveError> {
+        let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
         let entry = EntryRef::Fd(file.target.as_fd());
-        fidelity::apply(entry, &file.wanted, &fresh, Times::Set, &self.rules(), &mut file.losses)
+        fidelity::apply(entry, &file.wanted, fresh, Times::Set, &self.rules(), &mut file.losses)
             .map_err(|e| there(e.operation)(e.source))?;
-        Ok(fresh.ino)
+        sys::stat_fd(&file.target).map_err(there("stat the temporary"))
+    }
+
+    /// A file as [`Self::open_file`] has created it for `wanted`, in what a `chown` or `chmod` would
+    /// change.
+    fn as_made(&self, wanted: &Stat) -> Stat {
+        let mode = self.first_mode(wanted).as_raw_mode() & !self.own_mask;
+        Stat { mode, uid: self.own_ids.0, gid: self.own_ids.1, ..*wanted }
+    }
+
+    fn as_wanted(&self, wanted: &Stat, made: &Stat) -> bool {
+        let ids = &self.options.id_map;
+        made.mode == wanted.mode && made.uid == ids.uid(wanted.uid) && made.gid == ids.gid(wanted.gid)
     }
 
     /// A symlink, FIFO, socket or device, whole in its temporary.
-    fn make_special(&self, item: Item, directory: &OwnedFd, worker: usize) -> Result<Staged, (Item, MoveError)> {
+    fn make_special(&self, item: Item, directory: &OwnedFd, worker: usize) -> Result<Box<Staged>, Failed> {
         let mut losses = Losses::default();
         match self.special_parts(&item, directory, worker, &mut losses) {
-            Ok((temporary, inode, wanted, target)) => {
-                Ok(Staged { item, temporary, inode, wanted, digest: None, target, losses, proved: false })
+            Ok((temporary, made, wanted, target)) => {
+                Ok(Box::new(Staged { item, temporary, made, wanted, digest: None, target, losses, proved: false }))
             }
-            Err(e) => Err((item, e)),
+            Err(e) => Err(Box::new((item, e))),
         }
     }
 
@@ -424,16 +464,16 @@ impl Run<'_> {
         }
         let temporary = self.temporary(item, worker)?;
         self.create_special(item, &temporary, target.as_ref())?;
-        let mut finish = || -> Result<u64, MoveError> {
+        let mut finish = || -> Result<Stat, MoveError> {
             let fresh =
                 sys::stat_at(temporary.directory.as_fd(), &temporary.name).map_err(there("stat the temporary"))?;
             let entry = EntryRef::At(temporary.directory.as_fd(), &temporary.name);
             fidelity::apply(entry, &wanted, &fresh, Times::Set, &self.rules(), losses)
                 .map_err(|e| there(e.operation)(e.source))?;
-            Ok(fresh.ino)
+            entry.stat().map_err(there("stat the temporary"))
         };
         match finish() {
-            Ok(inode) => Ok((temporary, inode, wanted, target.map(CString::into_bytes))),
+            Ok(made) => Ok((temporary, made, wanted, target.map(CString::into_bytes))),
             Err(e) => {
                 temporary.discard();
                 Err(e)
@@ -487,12 +527,15 @@ impl Run<'_> {
         self.push_big(BigFile::new(owner, ends, Arc::clone(&self.pace)));
     }
 
-    /// Invites every worker to a large file.
+    /// Gives a large file to one worker, and invites the others for when they have nothing of their
+    /// own: most file systems write to one file from one thread at a time, so two large files are
+    /// fastest with a worker each.
     pub fn push_big(&self, file: BigFile<BigCopy>) {
         let file = Arc::new(file);
-        for _ in 0..self.workers {
-            self.queue.push(lane::BIG, Task::Big(Arc::clone(&file)));
+        for _ in 1..self.workers {
+            self.queue.invite(Task::Big(Arc::clone(&file)));
         }
+        self.queue.push(lane::BIG, Task::Big(file));
     }
 
     /// Moves chunks of a large file as long as there are any.
@@ -528,6 +571,7 @@ impl Run<'_> {
     }
 
     fn complete_large(&self, file: &BigFile<BigCopy>) {
+        self.queue.disinvite(|task| matches!(task, Task::Big(big) if std::ptr::eq(&raw const **big, file)));
         let outcome = file.outcome(&|| self.halted());
         match file.owner.work.take() {
             Some(BigWork::Copy(item, open)) => self.large_copied(item, open, outcome),
@@ -542,19 +586,19 @@ impl Run<'_> {
         let finished = match outcome {
             Err(e) => {
                 file.temporary.discard();
-                Err((item, e))
+                Err(Box::new((item, e)))
             }
             Ok(digest) => self.finish_file(item, file, digest),
         };
         let flushed = finished.and_then(|staged| {
             if each_file && let Err(e) = rustix::fs::fsync(&target) {
                 staged.temporary.discard();
-                return Err((staged.item, MoveError::io(Side::Destination, "fsync", e.into())));
+                return Err(Box::new((staged.item, MoveError::io(Side::Destination, "fsync", e.into()))));
             }
             Ok(staged)
         });
         match flushed {
-            Err((item, e)) => self.settle_failure(item, e),
+            Err(failed) => self.settle_failure(failed.0, failed.1),
             Ok(staged) if self.batches.durability == Durability::Memory => {
                 self.queue.push(lane::PUBLISH, Task::Publish(vec![staged]));
             }
