@@ -58,6 +58,18 @@ pub const COPY_ENTRIES: usize = 64;
 /// scan may run ahead of the copy.
 pub const COPY_TASKS_WAITING: usize = 64;
 
+/// Bytes of the smallest file that a server is asked to copy by itself. What fits one write call of
+/// the usual size costs no more round trips than the request to copy it.
+pub const OFFLOAD_BYTES_MIN: u64 = 1 << 20;
+
+/// Bytes of one piece of such a copy, least and most. Between two pieces the run can be stopped and
+/// its progress seen, and each costs the server a flush of what it copied, so: small at first, as
+/// large as the server is fast. The least is an object of CephFS, which copies only whole ones.
+pub const OFFLOAD_PIECE_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 20;
+
+/// Milliseconds that one piece should take: a cancel has to be done with in 5 s.
+pub const OFFLOAD_PIECE_MS: u64 = 1000;
+
 /// How often a file that changes while it is read is begun, before it is left to the next pass.
 pub const HOT_ATTEMPTS: u32 = 3;
 /// Bytes of one chunk of a file: the unit that one thread hashes at a time. A power of two, because

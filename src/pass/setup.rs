@@ -21,12 +21,17 @@ pub struct Roots {
     pub destination_stat: Stat,
     pub durability: Durability,
     pub read_back: ReadBack,
+    /// Both are of a kind whose server may copy between them by itself.
+    pub server_copy: bool,
 }
 
 const TMPFS_MAGIC: u32 = 0x0102_1994;
 const RAMFS_MAGIC: u32 = 0x8584_58f6;
 /// File systems whose syncfs reaches stable storage: ext4, xfs, btrfs, NFS and Ceph's kernel client.
 const SYNCFS_MAGICS: [u32; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0x6969, 0x00c3_6400];
+/// Clients that hand `copy_file_range(2)` on to their server: NFS (since 4.2), SMB (since 2) and Ceph's
+/// kernel client.
+const SERVER_COPY_MAGICS: [u32; 3] = [0x6969, 0xfe53_4d42, 0x00c3_6400];
 
 impl Roots {
     /// Opens both roots. A destination that is missing is made when its parent is there; in a dry
@@ -57,6 +62,7 @@ impl Roots {
             apart(&from, &source_stat, &to, &destination_stat)?;
         }
         let magic = sys::file_system_magic(to.as_fd()).map_err(at(Side::Destination, destination))?;
+        let source_magic = sys::file_system_magic(from.as_fd()).map_err(at(Side::Source, source))?;
         let durability = durability(magic);
         let read_back = match durability {
             Durability::Memory => ReadBack::Memory,
@@ -71,6 +77,7 @@ impl Roots {
             destination_stat,
             durability,
             read_back,
+            server_copy: server_may_copy(source_magic, magic),
         };
         Ok((roots, missing && !make))
     }
@@ -105,6 +112,13 @@ pub fn durability(magic: u32) -> Durability {
         magic if SYNCFS_MAGICS.contains(&magic) => Durability::FileSystem,
         _ => Durability::EachFile,
     }
+}
+
+/// Whether a server may copy from a file system of the one type to one of the other: they have to be of
+/// one client. Whether it does is seen at the first file ([`crate::copy::offload::ServerCopy`]).
+#[must_use]
+pub fn server_may_copy(source_magic: u32, destination_magic: u32) -> bool {
+    source_magic == destination_magic && SERVER_COPY_MAGICS.contains(&source_magic)
 }
 
 /// Whether a file there opens for direct I/O: asked of an unnamed one.
@@ -214,5 +228,23 @@ pub fn foreign(destination: &Path, path: &[u8]) -> Error {
             path.as_bstr().escape_ascii()
         ),
         remedy: "--delete removes what the source does not have, --keep-extra leaves it, or choose an empty directory",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_two_roots_of_one_kind_of_server_are_left_to_the_server() {
+        let [nfs, smb, ceph] = SERVER_COPY_MAGICS;
+        for magic in [nfs, smb, ceph] {
+            assert!(server_may_copy(magic, magic), "{magic:x}");
+        }
+        for (source, destination) in
+            [(nfs, smb), (smb, ceph), (nfs, TMPFS_MAGIC), (0xef53, nfs), (0xef53, 0xef53), (TMPFS_MAGIC, TMPFS_MAGIC)]
+        {
+            assert!(!server_may_copy(source, destination), "{source:x} {destination:x}");
+        }
     }
 }

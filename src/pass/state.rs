@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::copy::big::BigFile;
+use crate::copy::offload::ServerCopy;
 use crate::copy::range::{MoveError, Pace};
 use crate::error::{Class, EntryError, Error, Side};
 use crate::fidelity::{LossLog, Losses, Rules, SideTraits};
@@ -190,6 +191,7 @@ pub struct Run<'a> {
     pub over_limit: Mutex<Option<(u64, u64)>>,
     pub flush_failures: AtomicU32,
     pub clones_refused: AtomicBool,
+    pub server_copy: ServerCopy,
     pub phase: Mutex<Phase>,
     pub seen: Seen,
     /// All entries, for the digests, where this pass records every one of them.
@@ -278,6 +280,7 @@ impl<'a> Run<'a> {
             over_limit: Mutex::default(),
             flush_failures: AtomicU32::new(0),
             clones_refused: AtomicBool::new(false),
+            server_copy: ServerCopy::new(parts.roots.server_copy),
             phase: Mutex::new(Phase::Copy),
             seen: parts.options.filter.watch(),
             records: parts.records,

@@ -41,7 +41,7 @@ pub struct OpenFile {
     /// The source's metadata with its first fingerprint.
     wanted: Metadata,
     holes: Holes,
-    /// The kernel has moved the data already; it is only read to be hashed.
+    /// The kernel or the server has moved the data already; it is only read to be hashed.
     cloned: bool,
     losses: Losses,
 }
@@ -280,7 +280,7 @@ impl Run<'_> {
         if size == 0 {
             return Ok(());
         }
-        if self.options.provision == Provision::Thin && self.clone_into(file) {
+        if self.options.provision == Provision::Thin && (self.clone_into(file) || self.copied_by_server(file)?) {
             return Ok(());
         }
         file.holes = self.holes_of(file).map_err(|e| MoveError::io(Side::Source, "find data", e))?;
@@ -310,6 +310,19 @@ impl Run<'_> {
             offload::Cloned::Never => self.clones_refused.store(true, Ordering::Relaxed),
         }
         file.cloned
+    }
+
+    fn copied_by_server(&self, file: &mut OpenFile) -> Result<bool, MoveError> {
+        let size = file.wanted.stat.size;
+        if !self.server_copy.offered(size) {
+            return Ok(false);
+        }
+        file.holes = self.holes_of(file).map_err(|e| MoveError::io(Side::Source, "find data", e))?;
+        let ends = offload::Ends { source: &file.source, target: &file.target, size, holes: file.holes };
+        let moved = |bytes| self.progress.bytes_copied.add(bytes);
+        let between = offload::Between { pace: &self.pace, halted: &|| self.halted(), moved: &moved };
+        file.cloned = self.server_copy.copy(&ends, &between)?;
+        Ok(file.cloned)
     }
 
     /// How the source's holes are found: by its extents, or, where fewer blocks are allocated than
