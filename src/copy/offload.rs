@@ -139,8 +139,9 @@ impl ServerCopy {
     }
 
     fn refuse(&self, why: &'static str) {
-        tracing::info!(why, "the server does not copy files by itself");
-        self.0.store(REFUSED, Ordering::Relaxed);
+        if self.0.swap(REFUSED, Ordering::Relaxed) != REFUSED {
+            tracing::info!(why, "the server does not copy files by itself");
+        }
     }
 
     fn pieces(&self, file: &Ends<'_>, between: &Between<'_>) -> Result<Pieces, MoveError> {
@@ -193,8 +194,9 @@ impl ServerCopy {
             _ if got == 0 => {}
             // Pages at the edges may be dirtied by a copy on the server too.
             Some(dirtied) if dirtied < got.div_ceil(2) => {
-                tracing::info!("the server copies files by itself");
-                let _ = self.0.compare_exchange(UNKNOWN, PROVEN, Ordering::Relaxed, Ordering::Relaxed);
+                if self.0.compare_exchange(UNKNOWN, PROVEN, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                    tracing::info!("the server copies files by itself");
+                }
             }
             Some(_) => {
                 self.refuse("this machine moves the bytes itself");
