@@ -316,6 +316,22 @@ fn p1_an_interrupt_in_mid_copy_leaves_nothing_torn_and_the_same_command_resumes(
     }
 }
 
+#[test]
+fn an_interrupt_does_not_call_the_file_hot_that_it_has_left_unfinished() {
+    for backend in ["threads", "uring"] {
+        let stage = Stage::new(FsType::Tmpfs);
+        fs::write(stage.source.join("large"), Rng::new(9).bytes(30 * MIB)).unwrap();
+        let command = stage.migrate("8M").arg("--backend").arg(backend);
+        let mut running = command.spawn();
+        running.until("a large file is half copied", || in_mid_copy(&stage.destination));
+        running.signal(Signal::INT);
+        let run = running.wait().expect(20);
+        assert_eq!((run.summary().count("hot"), run.summary().count("failed")), (0, 0), "{run}");
+        assert!(run.events().iter().all(|event| event["event"] != "entry_failed"), "{run}");
+        stage.assert_completes(&command);
+    }
+}
+
 /// Kills a run at a moment, and lets the same command finish.
 fn killed(to: FsType, moment: &str, reached: impl Fn(&Path) -> bool) {
     let stage = slow_stage(to);

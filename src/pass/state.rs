@@ -453,6 +453,11 @@ impl<'a> Run<'a> {
         if again && !self.halted() {
             return self.retry(item, e.operation);
         }
+        if again && e.class == Class::Hot {
+            // Stopped in the middle, which looks like a file that changes: no failure, and begun again
+            // by the run that resumes.
+            return self.release(&item.node, 1);
+        }
         if item.stat.kind == Kind::File {
             self.progress.bytes_done.add(item.stat.size);
         }
