@@ -429,18 +429,66 @@ fn lose_project(project: Option<u32>, losses: &mut Losses) {
     }
 }
 
-/// Takes immutable and append-only away, so that the entry can be changed, replaced or removed.
-/// Without such flags this makes no call.
+/// Takes immutable and append-only away, so that the entry can be changed. Without such flags this
+/// makes no call.
+///
+/// # Errors
+/// As [`unlock`].
+pub(super) fn lift(entry: EntryRef<'_>, kind: Kind, have: &InodeFlags) -> Result<(), EntryOpError> {
+    if have.locks() { unlock(entry, kind).map(|_| ()) } else { Ok(()) }
+}
+
+/// Immutable and append-only, as one entry has them: what keeps even root from replacing, linking
+/// or removing it, and from changing what a directory holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Locks(u32);
+
+impl Locks {
+    #[must_use]
+    pub const fn none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those of either.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that a capture could not tell, so that nothing but their own standing says what they
+    /// shall be.
+    #[must_use]
+    pub const fn unknown_to(self, flags: &InodeFlags) -> Self {
+        Self(self.0 & !flags.seen)
+    }
+}
+
+/// Looks at an entry of the destination, and takes immutable and append-only away where it has
+/// them. Answers with what it took.
 ///
 /// # Errors
 /// `EPERM` without `CAP_LINUX_IMMUTABLE`, and what says that the file system is in trouble.
-pub(super) fn lift(entry: EntryRef<'_>, kind: Kind, have: &InodeFlags) -> Result<(), EntryOpError> {
-    if !have.locks() {
+pub fn unlock(entry: EntryRef<'_>, kind: Kind) -> Result<Locks, EntryOpError> {
+    let failed = |e| EntryOpError::new("lift immutable and append-only", e);
+    let current = current_bits(entry, kind).map_err(failed)?.unwrap_or_default();
+    let locks = Locks(current & (IMMUTABLE | APPEND));
+    if locks.none() || set_bits(entry, kind, current & !locks.0).map_err(failed)? {
+        return Ok(locks);
+    }
+    Err(failed(std::io::Error::from_raw_os_error(libc::EPERM)))
+}
+
+/// Gives an entry back what [`unlock`] took; without any this makes no call.
+///
+/// # Errors
+/// As [`unlock`].
+pub fn lock_again(entry: EntryRef<'_>, kind: Kind, locks: Locks) -> Result<(), EntryOpError> {
+    if locks.none() {
         return Ok(());
     }
-    let failed = |e| EntryOpError::new("lift immutable and append-only", e);
-    let Some(current) = current_bits(entry, kind).map_err(failed)? else { return Ok(()) };
-    if set_bits(entry, kind, current & !(IMMUTABLE | APPEND)).map_err(failed)? {
+    let failed = |e| EntryOpError::new("set immutable and append-only again", e);
+    let current = current_bits(entry, kind).map_err(failed)?.unwrap_or_default();
+    if current | locks.0 == current || set_bits(entry, kind, current | locks.0).map_err(failed)? {
         return Ok(());
     }
     Err(failed(std::io::Error::from_raw_os_error(libc::EPERM)))

@@ -6,6 +6,7 @@
 //! source       capture ──► Metadata ─┐
 //! destination  (new)   prepare → data → apply → check_stat → rename → apply_after_publish
 //!              (there) capture → difference → lift → adjust → apply_after_publish
+//!              (goes)  unlock → replaced, removed or linked → lock_again where a name is left
 //!                       Losses of one entry ──► LossLog of the run
 //! ```
 //!
@@ -32,7 +33,7 @@ use std::io;
 
 pub use apply::{Times, adjust, apply, apply_after_publish, lift, prepare, set_times};
 pub use check::{MetadataDifferences, check, check_stat, difference, lose_differences};
-pub use flags::InodeFlags;
+pub use flags::{InodeFlags, Locks, lock_again, unlock};
 pub use idmap::{IdMap, IdMapError};
 pub use loss::{LossClass, LossLog, Losses, Severity, UnknownLossClass};
 pub use traits::SideTraits;

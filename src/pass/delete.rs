@@ -141,7 +141,7 @@ impl Run<'_> {
                 remove::count(fd.as_fd(), name)?
             } else {
                 node.payload.touch();
-                remove::tree(fd.as_fd(), name)?
+                remove::tree(fd.as_fd(), name, &mut |locks| self.lifted_from(node, locks))?
             };
             Ok((stat.kind, count))
         });

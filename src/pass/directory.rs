@@ -6,13 +6,13 @@
 //! directory and then settles it at its parent: deepest first, without a list of all directories.
 
 use std::ffi::CString;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
-use crate::fidelity::Metadata;
+use crate::fidelity::{Locks, Metadata};
 use crate::store::Facts;
 use crate::sys::Stat;
-use crate::tree::node::Node;
+use crate::tree::node::{Node, lock};
 
 use super::nursery::Cradle;
 
@@ -44,6 +44,8 @@ pub struct Work {
     unsettled: AtomicU64,
     /// Something was published, linked or removed in it, so its times are off.
     touched: AtomicBool,
+    /// Flags that were in the way of a change in it, and are to come back.
+    lifted: Mutex<Locks>,
     /// Where it grows until it has its name.
     pub cradle: Cradle,
     /// New directories in it may grow in the staging area.
@@ -61,6 +63,7 @@ impl Work {
             wanted: OnceLock::new(),
             unsettled: AtomicU64::new(1),
             touched: AtomicBool::new(false),
+            lifted: Mutex::default(),
             cradle: Cradle::default(),
             nurses,
         }
@@ -85,6 +88,22 @@ impl Work {
     #[must_use]
     pub fn touched(&self) -> bool {
         self.touched.load(Ordering::Acquire)
+    }
+
+    /// These flags were taken from it.
+    pub fn lift(&self, locks: Locks) {
+        let mut lifted = lock(&self.lifted);
+        *lifted = lifted.and(locks);
+    }
+
+    #[must_use]
+    pub fn lifted(&self) -> Locks {
+        *lock(&self.lifted)
+    }
+
+    /// It has the flags that it shall have.
+    pub fn locked(&self) {
+        *lock(&self.lifted) = Locks::default();
     }
 }
 

@@ -26,8 +26,9 @@ use super::directory::{Directory, Standing};
 use super::staging::Temporary;
 use super::state::Run;
 
-/// Inode flag: entries of the directory belong to its project, and others can't be renamed into it.
-const PROJECT_INHERIT: u32 = 0x0000_0200;
+/// Inode flags that keep a directory from having others renamed into it: immutable, append-only, and
+/// that its entries belong to its project (`FS_XFLAG_*`).
+const NO_NURSERY: u32 = 0x0000_0008 | 0x0000_0010 | 0x0000_0200;
 
 /// A directory that has no name yet.
 #[derive(Debug)]
@@ -62,17 +63,18 @@ impl Cradle {
 
 impl Run<'_> {
     /// Whether new directories in this one may grow in the staging area: not where a rename from
-    /// there would cross a project or a subvolume, and not more at a time than there are descriptors.
+    /// there would cross a project or a subvolume, or has to lift a flag first, which can be refused,
+    /// and not more at a time than there are descriptors.
     pub fn may_nurse(&self, standing: Standing, directory: &OwnedFd, inherited: bool) -> bool {
         if standing != Standing::Existing {
             return inherited;
         }
         let same_device = sys::stat_fd(directory).is_ok_and(|stat| stat.dev == self.roots.destination_stat.dev);
-        let inherits = match sys::get_extended_flags(directory.as_fd()) {
-            Ok(Answer::Done(flags)) => flags.flags & PROJECT_INHERIT != 0,
+        let refuses = match sys::get_extended_flags(directory.as_fd()) {
+            Ok(Answer::Done(flags)) => flags.flags & NO_NURSERY != 0,
             _ => false,
         };
-        same_device && !inherits
+        same_device && !refuses
     }
 
     /// Makes a directory in the staging area; `None` where too many grow there already.
@@ -167,10 +169,14 @@ impl Run<'_> {
         let target = parent.open(Side::Destination)?;
         let name: &CStr = node.name();
         if nursery.replaces {
-            rustix::fs::unlinkat(&*target, name, AtFlags::empty())?;
+            self.change(parent, &target, &[(target.as_fd(), name)], || {
+                rustix::fs::unlinkat(&*target, name, AtFlags::empty())
+            })?;
         }
         let temporary = &nursery.temporary;
-        rustix::fs::renameat(&*temporary.directory, &*temporary.name, &*target, name)?;
+        self.change(parent, &target, &[], || {
+            rustix::fs::renameat(&*temporary.directory, &*temporary.name, &*target, name)
+        })?;
         parent.payload.touch();
         node.reachable(Side::Destination);
         Ok(())

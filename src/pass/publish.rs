@@ -237,8 +237,10 @@ impl Run<'_> {
         let target = item.node.open(Side::Destination).map_err(here("open the directory"))?;
         let temporary = &staged.temporary;
         if !item.nested {
-            rustix::fs::renameat(&*temporary.directory, &*temporary.name, &*target, &*item.name)
-                .map_err(|e| here("rename")(e.into()))?;
+            self.change(&item.node, &target, &[(target.as_fd(), &item.name)], || {
+                rustix::fs::renameat(&*temporary.directory, &*temporary.name, &*target, &*item.name)
+            })
+            .map_err(here("rename"))?;
         }
         item.node.payload.touch();
         let locks = staged.wanted.flags.locks();

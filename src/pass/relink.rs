@@ -140,26 +140,27 @@ impl Run<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
             Err(e) => return Err(here("stat")(e)),
         };
+        // An immutable inode takes no new name, and gives none away.
+        let entries = [(from.as_fd(), &*leader.name), (to.as_fd(), &*place.name)];
         let linked = if exists {
             // Something stands there: the new name is made aside and takes its place at once.
             let temporary = self.staging.temporary(worker).map_err(here("make the staging directory"))?;
-            rustix::fs::linkat(&*from, &*leader.name, &*temporary.directory, &*temporary.name, AtFlags::empty())
-                .and_then(|()| rustix::fs::renameat(&*temporary.directory, &*temporary.name, &*to, &*place.name))
-                .inspect_err(|_| temporary.discard())
+            self.change(&place.node, &to, &entries, || {
+                rustix::fs::linkat(&*from, &*leader.name, &*temporary.directory, &*temporary.name, AtFlags::empty())
+                    .and_then(|()| rustix::fs::renameat(&*temporary.directory, &*temporary.name, &*to, &*place.name))
+                    .inspect_err(|_| temporary.discard())
+            })
         } else {
-            rustix::fs::linkat(&*from, &*leader.name, &*to, &*place.name, AtFlags::empty())
+            self.change(&place.node, &to, &entries, || {
+                rustix::fs::linkat(&*from, &*leader.name, &*to, &*place.name, AtFlags::empty())
+            })
         };
         match linked {
             Ok(()) => {}
-            Err(
-                e @ (rustix::io::Errno::MLINK
-                | rustix::io::Errno::PERM
-                | rustix::io::Errno::OPNOTSUPP
-                | rustix::io::Errno::XDEV),
-            ) => {
-                return Ok(Linked::Impossible(e.into()));
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EMLINK | libc::EPERM | libc::EOPNOTSUPP | libc::EXDEV)) => {
+                return Ok(Linked::Impossible(e));
             }
-            Err(e) => return Err(here("link")(e.into())),
+            Err(e) => return Err(here("link")(e)),
         }
         place.node.payload.touch();
         let stat = sys::stat_at(to.as_fd(), &place.name).map_err(here("look at the new link"))?;

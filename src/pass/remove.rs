@@ -12,12 +12,23 @@ use std::sync::Arc;
 use rustix::fs::AtFlags;
 
 use crate::error::Side;
+use crate::fidelity::Locks;
 use crate::sys::{self, Kind, Stat};
 use crate::tree::listing;
 use crate::tree::node::{Handles, Node};
 
-/// One entry of a tree that is walked: called for each, children before their directory.
-type Visit<'a> = dyn FnMut(&OwnedFd, &CStr, &Stat) -> io::Result<()> + 'a;
+use super::lift;
+
+/// One entry of a tree that is walked: called for each, children before their directory; the last one
+/// is the top of the tree.
+type Visit<'a> = dyn FnMut(&OwnedFd, &CStr, &Stat, Place) -> io::Result<()> + 'a;
+
+/// Where in the tree an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Top,
+    Below,
+}
 
 /// Entries of the tree at `name`, itself included.
 ///
@@ -25,23 +36,31 @@ type Visit<'a> = dyn FnMut(&OwnedFd, &CStr, &Stat) -> io::Result<()> + 'a;
 /// Any listing error: what can't be counted must not be deleted.
 pub fn count(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<u64> {
     let mut entries = 0;
-    walk(directory, name, &mut |_, _, _| {
+    walk(directory, name, &mut |_, _, _, _| {
         entries += 1;
         Ok(())
     })?;
     Ok(entries)
 }
 
-/// Removes the tree at `name` and says how many entries went.
+/// Removes the tree at `name` and says how many entries went, those among them that are immutable.
+/// Flags that had to be lifted from `directory` itself are handed to `taken`.
 ///
 /// # Errors
 /// The first entry that can't be removed ends it; what went before stays gone. A mount inside
 /// is `EXDEV`.
-pub fn tree(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<u64> {
+pub fn tree(directory: BorrowedFd<'_>, name: &CStr, taken: &mut dyn FnMut(Locks)) -> io::Result<u64> {
     let mut removed = 0;
-    walk(directory, name, &mut |parent, name, stat| {
+    walk(directory, name, &mut |parent, name, stat, place| {
         let flags = if stat.kind == Kind::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        rustix::fs::unlinkat(parent, name, flags)?;
+        let mut from_parent = |locks| {
+            // A directory of the tree is about to go: nothing has to come back to it.
+            if place == Place::Top {
+                taken(locks);
+            }
+        };
+        let entries = [(parent.as_fd(), name)];
+        lift::without_locks(parent.as_fd(), &entries, &mut from_parent, || rustix::fs::unlinkat(parent, name, flags))?;
         removed += 1;
         Ok(())
     })?;
@@ -59,7 +78,7 @@ fn walk(directory: BorrowedFd<'_>, name: &CStr, visit: &mut Visit<'_>) -> io::Re
     let top = sys::stat_at(directory, name)?;
     let above = Arc::new(directory.try_clone_to_owned()?);
     if top.kind != Kind::Directory {
-        return visit(&above, name, &top);
+        return visit(&above, name, &top, Place::Top);
     }
     let root = Node::root(Handles::new(crate::limits::REMOVE_HANDLES), above, None, ());
     let mut levels = vec![descend(&root, name.to_owned(), top)?];
@@ -69,7 +88,8 @@ fn walk(directory: BorrowedFd<'_>, name: &CStr, visit: &mut Visit<'_>) -> io::Re
             let parent = done.node.parent().map(|p| p.open(Side::Source)).transpose()?;
             done.node.close();
             if let Some(parent) = parent {
-                visit(&parent, done.node.name(), &done.stat)?;
+                let place = if levels.is_empty() { Place::Top } else { Place::Below };
+                visit(&parent, done.node.name(), &done.stat, place)?;
             }
             continue;
         };
@@ -82,7 +102,7 @@ fn walk(directory: BorrowedFd<'_>, name: &CStr, visit: &mut Visit<'_>) -> io::Re
             let below = descend(&level.node, name, stat)?;
             levels.push(below);
         } else {
-            visit(&fd, &name, &stat)?;
+            visit(&fd, &name, &stat, Place::Below)?;
         }
     }
     Ok(())
@@ -115,7 +135,7 @@ mod tests {
         std::fs::hard_link(&victim, doomed.join("hard")).unwrap();
         let fd = sys::open_root(dir.path()).unwrap();
         assert_eq!(count(fd.as_fd(), c"doomed").unwrap(), 7);
-        assert_eq!(tree(fd.as_fd(), c"doomed").unwrap(), 7);
+        assert_eq!(tree(fd.as_fd(), c"doomed", &mut |_| {}).unwrap(), 7);
         assert!(!doomed.exists());
         assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
     }

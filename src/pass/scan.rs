@@ -431,10 +431,13 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(destination) = &sides.destination else { return Ok(()) };
+        let name = child.name();
         if replaces {
-            rustix::fs::unlinkat(destination, child.name(), AtFlags::empty())?;
+            self.change(&sides.node, destination, &[(destination.as_fd(), name)], || {
+                rustix::fs::unlinkat(destination, name, AtFlags::empty())
+            })?;
         }
-        rustix::fs::mkdirat(destination, child.name(), Mode::RWXU)?;
+        self.change(&sides.node, destination, &[], || rustix::fs::mkdirat(destination, name, Mode::RWXU))?;
         sides.node.payload.touch();
         Ok(())
     }

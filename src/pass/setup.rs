@@ -127,8 +127,8 @@ fn direct_works(directory: &OwnedFd) -> bool {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
     match rustix::fs::openat(directory, c".", flags, Mode::RUSR | Mode::WUSR) {
         Ok(_) => true,
-        // No unnamed files there: each open says for itself, and falls back.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => true,
+        // No unnamed files there, or none in an immutable root: each open says for itself, and falls back.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => true,
         Err(_) => false,
     }
 }

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, Mode};
 
-use crate::sys;
+use crate::fidelity::{self, Locks};
+use crate::sys::{self, EntryRef, Kind};
 use crate::tree::node::lock;
 
-use super::remove;
+use super::{lift, remove};
 
 /// A temporary entry: the directory it is in, and its name there.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Staging {
     made: Mutex<Option<Vec<Arc<OwnedFd>>>>,
     lanes: usize,
     next: AtomicU64,
+    /// Flags that were taken from the root, so that the directory can stand in it.
+    lifted: Mutex<Locks>,
 }
 
 impl Staging {
@@ -49,7 +52,8 @@ impl Staging {
     /// When a left-over can't be removed.
     pub fn new(root: Arc<OwnedFd>, job: uuid::Uuid, lanes: usize, clean: bool) -> io::Result<Self> {
         let name = CString::new(format!(".copyd-{job}"))?;
-        let staging = Self { root, name, made: Mutex::new(None), lanes, next: AtomicU64::new(0) };
+        let (made, next, lifted) = (Mutex::new(None), AtomicU64::new(0), Mutex::default());
+        let staging = Self { root, name, made, lanes, next, lifted };
         if clean {
             staging.remove_from_root()?;
         }
@@ -99,7 +103,9 @@ impl Staging {
     }
 
     fn make(&self) -> io::Result<Vec<Arc<OwnedFd>>> {
-        rustix::fs::mkdirat(&*self.root, &*self.name, Mode::RWXU)?;
+        lift::without_locks(self.root.as_fd(), &[], &mut |locks| self.lift(locks), || {
+            rustix::fs::mkdirat(&*self.root, &*self.name, Mode::RWXU)
+        })?;
         let staging = sys::open_directory(self.root.as_fd(), &self.name)?;
         // Made under a default ACL or a set-group-id root: private all the same.
         rustix::fs::fchmod(&staging, Mode::RWXU)?;
@@ -124,9 +130,30 @@ impl Staging {
     }
 
     fn remove_from_root(&self) -> io::Result<()> {
-        match remove::tree(self.root.as_fd(), &self.name) {
+        match remove::tree(self.root.as_fd(), &self.name, &mut |locks| self.lift(locks)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map(|_| ()),
+        }
+    }
+
+    fn lift(&self, locks: Locks) {
+        let mut lifted = lock(&self.lifted);
+        *lifted = lifted.and(locks);
+    }
+
+    /// What was taken from the root, for whoever gives it back.
+    #[must_use]
+    pub fn take_lifted(&self) -> Locks {
+        std::mem::take(&mut *lock(&self.lifted))
+    }
+}
+
+impl Drop for Staging {
+    /// A run that ends before its first scan leaves the root's flags as they were.
+    fn drop(&mut self) {
+        let root = EntryRef::Fd(self.root.as_fd());
+        if let Err(error) = fidelity::lock_again(root, Kind::Directory, self.take_lifted()) {
+            tracing::error!(%error, "the destination root");
         }
     }
 }

@@ -181,6 +181,8 @@ pub struct Run<'a> {
     pub extras: Mutex<Vec<Extra>>,
     /// Entries that wait for a directory in their place to be removed.
     pub replacements: Mutex<Vec<Item>>,
+    /// Directories from which flags were lifted.
+    pub lifted: Mutex<Vec<Arc<Directory>>>,
     /// A listing or statx failed somewhere: nothing is deleted in this pass (P4).
     pub listing_failed: AtomicBool,
     /// The source changed while the pass ran: another pass is worth it.
@@ -274,6 +276,7 @@ impl<'a> Run<'a> {
             tally: parts.tally,
             extras: Mutex::default(),
             replacements: Mutex::default(),
+            lifted: Mutex::default(),
             listing_failed: AtomicBool::new(false),
             source_moved: AtomicBool::new(false),
             changed: AtomicBool::new(false),

@@ -41,6 +41,7 @@ impl Run<'_> {
                 }
             }
         });
+        self.lock_lifted();
         self.take_fatal().map_or(Ok(()), Err)
     }
 
@@ -155,7 +156,9 @@ impl Run<'_> {
                 self.fail_entry(EntryError::io(Side::Destination, "remove the staging directory", path, e));
             }
         }
+        self.lifted_from(root, self.staging.take_lifted());
         self.release(root, 1);
+        self.lock_lifted();
         if !self.options.dry_run {
             // Twice only where the first one failed: its rows are then left for the next run.
             self.flush_and_record();
@@ -177,7 +180,8 @@ impl Run<'_> {
 
     /// Everything in a directory is settled: its own metadata, times last.
     fn finish_directory(&self, node: &Arc<Directory>) {
-        if self.halted() && !node.is_root() && node.payload.wanted.get().is_none() {
+        let work = &node.payload;
+        if self.halted() && !node.is_root() && work.wanted.get().is_none() && work.lifted().none() {
             return;
         }
         match self.finish_directory_inner(node) {
@@ -201,7 +205,7 @@ impl Run<'_> {
             .known
             .as_ref()
             .is_some_and(|row| row.published == Some(super::decide::published(&now)) && work.wanted.get().is_none());
-        if as_remembered && !work.touched() {
+        if as_remembered && !work.touched() && work.lifted().none() {
             self.tally.assumed.add(1);
             return Ok(());
         }
@@ -219,15 +223,9 @@ impl Run<'_> {
         let work = &node.payload;
         let source = EntryRef::Fd(fd.as_fd());
         let mut losses = Losses::default();
-        let wanted = if let Some(wanted) = work.wanted.get() {
-            wanted.clone()
-        } else {
-            // As remembered but for its times, which the entries published in it have moved.
-            let from = node.open(Side::Source).map_err(|e| ("open the directory", e))?;
-            let stat = sys::stat_fd(&from).map_err(|e| ("stat", e))?;
-            fidelity::capture(EntryRef::Fd(from.as_fd()), &stat, &self.source_traits, &mut losses)
-                .map_err(|e| (e.operation, e.source))?
-        };
+        // Read now where it is as remembered but for its times, which the entries published in it
+        // have moved.
+        let wanted = self.wanted_of(node, &mut losses).map_err(|e| (e.operation, e.source))?;
         let have = fidelity::capture(source, now, &self.destination_traits, &mut Losses::default())
             .map_err(|e| (e.operation, e.source))?;
         let differences = fidelity::difference(&wanted, &have, &self.rules());
@@ -247,6 +245,9 @@ impl Run<'_> {
                 .and_then(|()| fidelity::apply_after_publish(source, &wanted, &self.rules(), &mut losses))
                 .map_err(|e| (e.operation, e.source))?;
         }
+        fidelity::lock_again(source, Kind::Directory, work.lifted().unknown_to(&wanted.flags))
+            .map_err(|e| (e.operation, e.source))?;
+        work.locked();
         let then = sys::stat_fd(fd).map_err(|e| ("stat", e))?;
         fidelity::check_stat(&wanted, &then, &self.rules(), &mut losses);
         if !losses.is_empty() {

@@ -1,14 +1,20 @@
-//! What no safe crate offers: an inode's project id, a mount namespace of one's own, and a kernel
+//! What no safe crate offers: an inode's project id, its flags by name, a mount namespace of one's own, and a kernel
 //! that refuses io_uring.
 //!
 //! The library keeps its unsafe blocks in `src/sys/`; its judge may not use them, so these few
 //! stand here.
 
-#![allow(unsafe_code, reason = "FS_IOC_FS[GS]ETXATTR, unshare(CLONE_NEWNS) and seccomp have no safe wrapper")]
+#![allow(
+    unsafe_code,
+    reason = "FS_IOC_FS[GS]ETXATTR, file_setattr, unshare(CLONE_NEWNS) and seccomp have no safe wrapper"
+)]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::ioctl::{Getter, Setter, ioctl, opcode};
@@ -40,6 +46,26 @@ pub fn fsxattr(fd: impl AsFd) -> io::Result<Fsxattr> {
 pub fn set_fsxattr(fd: impl AsFd, value: Fsxattr) -> io::Result<()> {
     // SAFETY: the opcode takes a pointer to one `struct fsxattr`, and only reads it.
     Ok(unsafe { ioctl(fd, Setter::<SET, Fsxattr>::new(value)) }?)
+}
+
+/// Makes an entry of any type immutable, by its name (`file_setattr`, Linux 6.17). False where the
+/// kernel has no such call, or the file system no such flag on this type.
+pub fn make_immutable(path: &Path) -> io::Result<bool> {
+    const FILE_SETATTR: libc::c_long = 469;
+    const FS_XFLAG_IMMUTABLE: u64 = 0x8;
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // `struct file_attr`: flags, then five numbers of 32 bits that stay 0.
+    let attributes = [FS_XFLAG_IMMUTABLE, 0, 0];
+    let size = std::mem::size_of_val(&attributes);
+    // SAFETY: the name is a C string, and the kernel reads as many bytes of `attributes` as it has.
+    let answer = unsafe {
+        libc::syscall(FILE_SETATTR, libc::AT_FDCWD, name.as_ptr(), attributes.as_ptr(), size, libc::AT_SYMLINK_NOFOLLOW)
+    };
+    match io::Error::last_os_error() {
+        _ if answer == 0 => Ok(true),
+        e if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => Ok(false),
+        e => Err(e),
+    }
 }
 
 /// Gives the calling thread, and all that it starts, a copy of the mount table. Its mounts are
