@@ -154,6 +154,11 @@ impl Running {
         self.child.try_wait().expect("the child is ours").is_none()
     }
 
+    /// Since it was started.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the child is ours and was not waited for");
     }
