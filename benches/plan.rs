@@ -84,7 +84,7 @@ fn row(directory: u64, number: u64) -> Row {
 fn catalog(state: &Path, counts: &[u64]) -> CatalogReader {
     let identity = |path: &Path| {
         let fd = sys::open_root(path).expect("the directory stands");
-        RootIdentity::of(&fd, path, None).expect("a directory has an identity")
+        RootIdentity::of(&fd, path).expect("a directory has an identity")
     };
     let store = Store::open(&StateDir::open(state).expect("the directory stands")).expect("the state is new");
     let (source, destination) = (identity(Path::new("/")), identity(state));

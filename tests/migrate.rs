@@ -10,10 +10,10 @@ use std::process::Command;
 
 use support::canary::{Canary, Snapshot};
 use support::copyd::{Copyd, Run};
-use support::mounts::{FsType, Volume, volume};
+use support::mounts::{FsType, LoopFs, Volume, volume};
 use support::oracle::{Class, Overlook, assert_same, compare, listed};
 use support::trees::{self, Kinds};
-use support::{escaped, second_opinion};
+use support::{escaped, second_opinion, tool};
 
 /// Room for the tree of every kind, twice, on each file system.
 const SIZE_MIB: u64 = 768;
@@ -228,6 +228,56 @@ fn sync_makes_a_replica_in_one_pass() {
     fs::remove_file(small.source.join("d00000/f0000009")).unwrap();
     command.run().expect(0);
     assert_same(&small.source, &small.destination);
+}
+
+/// The same job after its file systems were taken down, and came back as other devices.
+fn is_known_after_a_remount(kind: FsType) {
+    let mut volumes = [LoopFs::new(kind, 320), LoopFs::new(kind, 320)];
+    let state = tempfile::tempdir_in("/tmp").unwrap();
+    let roots = |volumes: &[LoopFs; 2]| (volumes[0].path().join("source"), volumes[1].path().join("destination"));
+    trees::small_files(&volumes[0].directory("source"), 50, 11).unwrap();
+    for resumed in [false, true] {
+        let (source, destination) = roots(&volumes);
+        let run = Copyd::migrate(&source, &destination).state_dir(state.path()).run().expect(0);
+        assert_eq!(run.events()[0]["resumed"], resumed, "{}: {run}", kind.word());
+        assert_eq!(run.summary().count("files_copied"), if resumed { 0 } else { 50 }, "{}: {run}", kind.word());
+        assert_same(&source, &destination);
+        volumes.iter_mut().for_each(LoopFs::remount_elsewhere);
+    }
+    let (source, _) = roots(&volumes);
+    let fresh = Copyd::migrate(&source, &volumes[1].directory("fresh")).state_dir(state.path()).run().expect(0);
+    assert_eq!(fresh.events()[0]["resumed"], false, "another directory is another job: {fresh}");
+}
+
+#[test]
+fn a_job_is_known_after_a_remount_under_another_device_number_on_xfs() {
+    is_known_after_a_remount(FsType::Xfs);
+}
+
+#[test]
+fn a_job_is_known_after_a_remount_under_another_device_number_on_ext4_and_btrfs() {
+    is_known_after_a_remount(FsType::Ext4);
+    is_known_after_a_remount(FsType::Btrfs);
+}
+
+#[test]
+fn two_subvolumes_of_one_btrfs_are_two_jobs() {
+    let volume = volume(FsType::Btrfs, 320);
+    let state = tempfile::tempdir_in("/tmp").unwrap();
+    for (name, other) in [("a", "b"), ("b", "a")] {
+        let source = volume.path().join(name);
+        tool("btrfs-progs", "btrfs", &["subvolume".as_ref(), "create".as_ref(), source.as_os_str()]);
+        fs::write(source.join(name), name).unwrap();
+        let destination = volume.directory(&format!("of-{name}"));
+        let run = Copyd::migrate(&source, &destination).state_dir(state.path()).run().expect(0);
+        assert_eq!(run.events()[0]["resumed"], false, "{run}");
+        assert!(!destination.join(other).exists(), "{run}");
+        // The same destination for another source is not the same job either.
+        if name == "b" {
+            let run = Copyd::migrate(&volume.path().join("a"), &destination).state_dir(state.path()).run().expect(43);
+            assert_eq!(run.events()[0]["resumed"], false, "{run}");
+        }
+    }
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub fn raise_descriptor_limit() {
 fn open_job(options: &Options, roots: &Roots) -> Result<(Job, bool, Option<Scratch>), Error> {
     let identity = |side, fd: &Arc<std::os::fd::OwnedFd>, path: &Path| {
         let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        RootIdentity::of(fd, &full, None).map_err(|e| Error::Root {
+        RootIdentity::of(fd, &full).map_err(|e| Error::Root {
             side,
             path: path.to_owned(),
             what: "can't be identified",

@@ -1,16 +1,17 @@
 //! Which file system a root lies on, in a form that survives a remount.
 //!
 //! Device numbers don't: loop devices, LVM, NFS and everything without a block device get another
-//! one at each mount. What serves, best first: the file system's own UUID where the caller can ask
-//! for it, `f_fsid` of statfs(2) where it is more than the device number in disguise (ext4, btrfs and
-//! tmpfs derive it from a UUID; XFS, FAT and others from the device; NFS and FUSE give 0), and for
-//! network mounts the mount's source together with the server's own file system id.
+//! one at each mount. What serves, best first: `f_fsid` of statfs(2) where it is more than the device
+//! number in disguise (ext4, btrfs and tmpfs derive it from a UUID; XFS, FAT and others from the
+//! device; NFS and FUSE give 0), the file system's own UUID, and for network mounts the mount's source
+//! together with the server's own file system id. The UUID comes second, because the subvolumes of a
+//! btrfs have one in common, and their roots one inode number: only `f_fsid` tells them apart.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use crate::sys::stat_fd;
+use crate::sys::{Answer, file_system_uuid, stat_fd};
 
 /// A root as a job remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +26,19 @@ pub struct RootIdentity {
 }
 
 impl RootIdentity {
-    /// The identity of an open root. `uuid` is the file system's own, where the caller has it.
+    /// The identity of an open root.
     ///
     /// # Errors
     /// Whatever statx(2) or fstatfs(2) say of the descriptor.
-    pub fn of(root: impl AsFd, path: &Path, uuid: Option<[u8; 16]>) -> io::Result<Self> {
+    pub fn of(root: impl AsFd, path: &Path) -> io::Result<Self> {
         let stat = stat_fd(&root)?;
         let statvfs = rustix::fs::fstatvfs(&root)?;
-        let fs_id = uuid.or_else(|| from_fsid(statvfs.f_fsid, stat.dev)).or_else(|| {
+        let uuid = || match file_system_uuid(root.as_fd()) {
+            Ok(Answer::Done(uuid)) => Some(uuid),
+            // Not every server behind FUSE says in so many words that it knows no such call.
+            Ok(Answer::Unsupported) | Err(_) => None,
+        };
+        let fs_id = from_fsid(statvfs.f_fsid, stat.dev).or_else(uuid).or_else(|| {
             // Without procfs the device number has to do.
             let mounts = std::fs::read("/proc/thread-self/mountinfo").ok()?;
             let volumes = std::fs::read("/proc/fs/nfsfs/volumes").unwrap_or_default();

@@ -3,6 +3,7 @@
 mod at;
 mod attributes;
 mod buffers;
+mod file_system;
 mod inode_flags;
 mod ring;
 mod stat;
@@ -14,6 +15,7 @@ pub use attributes::{
     user_id,
 };
 pub use buffers::Buffers;
+pub use file_system::file_system_uuid;
 pub use inode_flags::{
     ExtendedFlags, get_extended_flags, get_extended_flags_at, get_flags, set_extended_flags, set_extended_flags_at,
     set_flags,

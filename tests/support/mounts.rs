@@ -176,7 +176,8 @@ impl Volume for Tmpfs {
 /// A file system in an image. The order of the fields is the order of taking down.
 #[derive(Debug)]
 pub struct LoopFs {
-    mounted: Mounted,
+    mounted: Option<Mounted>,
+    options: &'static str,
     image: ImagePlace,
     kind: FsType,
     projects: bool,
@@ -239,7 +240,21 @@ impl LoopFs {
             FsType::Btrfs => drop(tool("btrfs-progs", "mkfs.btrfs", &["-q", &name])),
             FsType::Tmpfs => panic!("tmpfs has no image: use Tmpfs"),
         }
-        Self { mounted: Mounted::new(kind, &file, options), image, kind, projects }
+        Self { mounted: Some(Mounted::new(kind, &file, options)), options, image, kind, projects }
+    }
+
+    /// Takes it down and mounts it again, elsewhere and on another loop device.
+    pub fn remount_elsewhere(&mut self) {
+        let device = |at: &Path| std::fs::metadata(at).expect("it is mounted").dev();
+        let before = device(self.path());
+        // Each takes the first device that is free: at least one gets that of this file system.
+        let mut others = Vec::new();
+        while self.mounted.is_none() || device(self.path()) == before {
+            assert!(others.len() < 8, "always the same device");
+            self.mounted = None;
+            others.push(Self::new(FsType::Ext4, 8));
+            self.mounted = Some(Mounted::new(self.kind, &self.image(), self.options));
+        }
     }
 
     /// The file below the block device.
@@ -261,7 +276,7 @@ fn ext4_projects() -> bool {
 
 impl Volume for LoopFs {
     fn path(&self) -> &Path {
-        &self.mounted.point
+        &self.mounted.as_ref().expect("it is mounted but while it moves").point
     }
 
     fn kind(&self) -> FsType {

@@ -215,7 +215,7 @@ fn a_root_on_a_file_system_with_a_uuid_keeps_its_identity_under_another_device_n
     let (disk, other) = (Disk::new(), Disk::new());
     let of = |disk: &Disk| {
         let root = std::fs::File::open(&disk.mount).expect("open");
-        RootIdentity::of(root, &disk.mount, None).expect("identity")
+        RootIdentity::of(root, &disk.mount).expect("identity")
     };
     let (first, unlike) = (of(&disk), of(&other));
     // The other disk takes the loop device that this one had.
