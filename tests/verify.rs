@@ -267,6 +267,32 @@ fn every_kind_is_equal(from: FsType, to: FsType, readback: &str) {
 }
 
 #[test]
+fn the_digests_of_a_run_that_changed_a_few_entries_are_those_of_the_whole_share() {
+    let volume = volume(FsType::Tmpfs, 768);
+    let (source, destination) = (volume.directory("source"), volume.path().join("destination"));
+    trees::every_kind(&source, &Kinds::between(&*volume, &*volume));
+    fs::create_dir_all(source.join("later/deep")).unwrap();
+    for i in 0..300 {
+        fs::write(source.join(format!("later/deep/f{i}")), [b'x'; 100]).unwrap();
+    }
+    let sync = Copyd::new("sync").args(&["--json", "--delete"]).arg(&source).arg(&destination);
+    sync.run().expect(0);
+    for round in 0..3 {
+        let name = |what: &str| source.join(format!("later/{what}{round}"));
+        fs::write(source.join(format!("later/deep/f{round}")), b"changed").unwrap();
+        fs::remove_file(source.join(format!("later/deep/f{}", 100 + round))).unwrap();
+        fs::create_dir(name("new")).unwrap();
+        std::os::unix::fs::symlink("deep/f7", name("new").join("symlink")).unwrap();
+        fs::hard_link(source.join("later/deep/f200"), name("link")).unwrap();
+        let (changed, verified) =
+            (sync.run().expect(0).summary(), verify(&source, &destination).run().expect(0).summary());
+        for digest in ["share_digest", "metadata_digest"] {
+            assert_eq!(changed.text(digest), verified.text(digest), "{digest} after {round} changes");
+        }
+    }
+}
+
+#[test]
 fn verify_proves_every_kind_of_entry_on_tmpfs_and_moves_nothing() {
     every_kind_is_equal(FsType::Tmpfs, FsType::Tmpfs, "memory");
 }

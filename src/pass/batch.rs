@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Side};
 use crate::limits;
-use crate::store::{Batch, Row};
+use crate::store::{Batch, Row, RowRef};
 use crate::sys::{self, Kind};
 use crate::tree::node::lock;
 
@@ -176,6 +176,27 @@ impl Run<'_> {
             drop(renamed);
             self.record(rows);
         }
+    }
+}
+
+impl Run<'_> {
+    /// Keeps what the digests need of entries whose rows stand in the catalog as they are.
+    pub fn keep_unchanged(&self, batch: &mut records::Batch) {
+        if let Some(records) = self.records
+            && let Err(e) = records.add(batch)
+        {
+            self.end(e);
+        }
+    }
+
+    /// Adds to the batch the entry at `directory` / `name`.
+    pub fn push_unchanged(&self, batch: &mut records::Batch, directory: &[u8], row: &RowRef<'_>) {
+        let Some(records) = self.records else { return };
+        let record = digests::record(row);
+        if let Some(inode) = record.inode {
+            records.name(inode);
+        }
+        batch.push(directory, row.name, &record);
     }
 }
 

@@ -70,8 +70,9 @@ impl Collector {
     }
 }
 
-/// The digests of a job's share: from what the run itself has recorded where that is all there is,
-/// else from the catalog, or as the catalog remembers them where nothing has changed.
+/// The digests of a job's share: from what the run itself has recorded where that is all there is
+/// (it is in memory, and the catalog would have to be read through), else from the catalog, or as
+/// the catalog remembers them where nothing has changed.
 ///
 /// # Errors
 /// [`Error::State`] when the catalog can't be read, [`Error::Output`] for the manifest.
@@ -83,7 +84,8 @@ pub fn of_job(
     progress: &Progress,
 ) -> Result<Hex, Error> {
     let manifest = options.manifest.as_deref();
-    if records.is_none() {
+    let spare = records.as_ref().is_none_or(Records::is_spare);
+    if spare {
         // The catalog is asked: what was sent to it has to be there.
         writer.flush(false)?;
     }
@@ -94,7 +96,11 @@ pub fn of_job(
         let hex = |bytes: [u8; 32]| blake3::Hash::from_bytes(bytes).to_hex().to_string();
         return Ok((Some(hex(known.share)), Some(hex(known.metadata))));
     }
-    let found = if let Some(records) = records {
+    let whole = match &records {
+        Some(records) if spare => records.entries() == Some(catalog.reader()?.entries()?),
+        _ => true,
+    };
+    let found = if let Some(records) = records.filter(|_| whole) {
         let mut collector = Collector::new(records.shared_inodes(), manifest)?;
         records.for_each(&mut |path, record| {
             progress.beat.fetch_add(1, Ordering::Relaxed);

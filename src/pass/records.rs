@@ -50,6 +50,12 @@ pub struct Batch {
 const HEAD_BYTES: usize = 8;
 
 impl Batch {
+    /// How many records it holds.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.starts.len()
+    }
+
     /// Adds the record of the entry at `directory` / `name`. `name` is empty for the root.
     pub fn push(&mut self, directory: &[u8], name: &[u8], record: &Record<'_>) {
         let Ok(start) = u32::try_from(self.bytes.len()) else { return };
@@ -165,6 +171,10 @@ struct State {
     spilled: Option<Spill>,
     /// How many names each inode with several has brought.
     names: HashMap<Inode, u64>,
+    /// Records that came.
+    entries: u64,
+    /// There were too many to keep, and nothing is kept any more.
+    given_up: bool,
 }
 
 /// All records of a comparison.
@@ -173,6 +183,9 @@ pub struct Records {
     state: Mutex<State>,
     /// Bytes that are kept in memory.
     room: usize,
+    /// They only spare a look at the catalog, which has them all, so it is not worth a file to keep
+    /// more than fit into memory.
+    spare: bool,
 }
 
 impl Default for Records {
@@ -183,7 +196,26 @@ impl Default for Records {
 
 impl Records {
     fn with_room(room: usize) -> Self {
-        Self { state: Mutex::default(), room }
+        Self { state: Mutex::default(), room, spare: false }
+    }
+
+    /// Records of a job whose catalog knows its entries from earlier runs.
+    #[must_use]
+    pub fn beside_catalog() -> Self {
+        Self { spare: true, ..Self::default() }
+    }
+
+    /// Whether the catalog has to be asked how much of it these records are.
+    #[must_use]
+    pub const fn is_spare(&self) -> bool {
+        self.spare
+    }
+
+    /// How many entries were recorded; `None` where they were too many to be kept.
+    #[must_use]
+    pub fn entries(&self) -> Option<u64> {
+        let state = lock(&self.state);
+        (!state.given_up).then_some(state.entries)
     }
 
     /// Takes the records of a batch, and leaves it empty.
@@ -197,7 +229,14 @@ impl Records {
         // Many threads bring batches, one puts them in order at the end: sorted ones are merged.
         sort(batch);
         let mut state = lock(&self.state);
-        if !state.open.starts.is_empty() && state.open.bytes.len() + batch.bytes.len() > self.room {
+        state.entries += batch.starts.len() as u64;
+        let full = !state.open.starts.is_empty() && state.open.bytes.len() + batch.bytes.len() > self.room;
+        if self.spare && (full || state.given_up) {
+            *state = State { given_up: true, ..State::default() };
+            *batch = Batch::default();
+            return Ok(());
+        }
+        if full {
             let State { open, spilled, .. } = &mut *state;
             spill(open, spilled).map_err(unspillable)?;
         }

@@ -15,7 +15,7 @@ use crate::copy::blocks::BlockIo;
 use crate::error::{Class, EntryError, Error, Side};
 use crate::fidelity::{self, Losses};
 use crate::limits;
-use crate::store::{CatalogReader, DirectoryRows, Facts, Proof};
+use crate::store::{CatalogReader, DirectoryRows, Facts, Proof, RowRef};
 use crate::sys::{self, EntryRef, Kind, Stat};
 use crate::tree::filter::{Descend, Verdict as Scope};
 use crate::tree::links::{Place, Role};
@@ -27,6 +27,7 @@ use super::again::Suspect;
 use super::decide::{self, Verdict};
 use super::delete::Extra;
 use super::directory::{Directory, Item, Standing, Work};
+use super::records::Batch;
 use super::state::{Run, Settled, Task, lane};
 
 /// What a scanning worker has at hand.
@@ -51,6 +52,9 @@ struct Sides {
     /// Entries found to copy, not yet handed out.
     copy: Vec<Item>,
     suspects: Vec<Suspect>,
+    /// Entries whose rows stand, for the digests, and the path they are below, once one is kept.
+    kept: Batch,
+    path: Option<Vec<u8>>,
 }
 
 /// Why a directory could not be listed to its end: the entry's error, or the end of the run.
@@ -97,6 +101,8 @@ impl Run<'_> {
             nurses: None,
             copy: Vec::new(),
             suspects: Vec::new(),
+            kept: Batch::default(),
+            path: None,
         };
         scanner.rows.forget();
         if node.payload.standing == Standing::Existing {
@@ -284,8 +290,9 @@ impl Run<'_> {
                 let at = there.map(|t| (t.dev, t.ino));
                 if leader.is_some_and(|leader| Some(leader.inode) == at) && self.known_row(scanner, &item).is_some() {
                     // Settled already and the same inode: nothing to do, and its row stands.
-                    let proof = self.known_row(scanner, &item).map_or(Proof::Assumed, |row| row.proof);
-                    return self.unchanged(item.stat.kind, proof);
+                    let known = self.known_row(scanner, &item);
+                    let target = scanner.rows.get(item.name.to_bytes()).and_then(|row| row.target);
+                    return self.row_stands(sides, &item, known.as_ref(), target);
                 }
                 item.node.payload.hold(1);
                 return self.links.follow(item.inode(), place);
@@ -322,8 +329,8 @@ impl Run<'_> {
                 if self.options.manifest.is_some() && !hashed {
                     return self.suspect(sides, Suspect::new(item, *there, known, true, true));
                 }
+                self.row_stands(sides, &item, known.as_ref(), target.as_deref());
                 self.settle_known(&item, there, known, target);
-                self.unchanged(item.stat.kind, known.map_or(Proof::Assumed, |row| row.proof));
             }
             Verdict::CompareMetadata => {
                 if self.options.manifest.is_some() && item.stat.kind == Kind::File {
@@ -343,6 +350,19 @@ impl Run<'_> {
                 self.plan_copy(sides, item);
             }
         }
+    }
+
+    /// Nothing to do for an entry, and its row in the catalog is as it has to be.
+    fn row_stands(&self, sides: &mut Sides, item: &Item, known: Option<&Facts>, target: Option<&[u8]>) {
+        if let Some(facts) = known.filter(|_| self.records.is_some()) {
+            let path = sides.path.get_or_insert_with(|| sides.node.path());
+            let row = RowRef { directory: sides.node.payload.id, name: item.name.to_bytes(), facts, target };
+            self.push_unchanged(&mut sides.kept, path, &row);
+            if sides.kept.len() >= limits::LISTING_PAGE {
+                self.keep_unchanged(&mut sides.kept);
+            }
+        }
+        self.unchanged(item.stat.kind, known.map_or(Proof::Assumed, |row| row.proof));
     }
 
     fn suspect(&self, sides: &mut Sides, suspect: Suspect) {
@@ -365,6 +385,7 @@ impl Run<'_> {
     }
 
     fn hand_out(&self, sides: &mut Sides) {
+        self.keep_unchanged(&mut sides.kept);
         if !sides.copy.is_empty() {
             self.queue.push(lane::COPY, Task::Copy(std::mem::take(&mut sides.copy)));
         }

@@ -165,8 +165,9 @@ impl Session<'_> {
         let observer = self.observer;
         let losses = LossLog::new(move |class, path, detail| observer.event(&Event::Loss { class, path, detail }));
         let tally = Tally::default();
-        // Where the catalog is new, one pass records every entry, and need not read it again.
-        let mut records = (!self.resumed && !self.options.dry_run).then(Records::default);
+        // One pass comes by every entry, so the catalog need not be read again for the digests.
+        let records = if self.resumed { Records::beside_catalog() } else { Records::default() };
+        let mut records = (!self.options.dry_run).then_some(records);
         let outcome = self.passes(&catalog, &writer, catalog_complete, &losses, &tally, records.as_ref());
         let (engine, passes, over_limit, changed) = match outcome {
             Ok(outcome) => outcome,

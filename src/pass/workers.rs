@@ -9,7 +9,7 @@ use crate::copy::blocks::{BlockIo, Threads, Uring};
 use crate::copy::probe::Backend;
 use crate::error::{EntryError, Error, Side};
 use crate::fidelity::{self, Losses, MetadataDifferences, Times};
-use crate::store::{DirectoryRows, Proof, ROOT_PARENT};
+use crate::store::{DirectoryRows, Proof, ROOT_PARENT, RowRef};
 use crate::sys::{self, EntryRef, Kind, Stat};
 use crate::tree::node::lock;
 use crate::tree::plan::{Action, Change};
@@ -18,6 +18,7 @@ use super::VerifyLevel;
 use super::again::planned;
 use super::directory::{Directory, Standing};
 use super::queue::Next;
+use super::records::Batch;
 use super::row;
 use super::scan::Scanner;
 use super::state::{Phase, Run, Task, lane};
@@ -207,6 +208,7 @@ impl Run<'_> {
             .is_some_and(|row| row.published == Some(super::decide::published(&now)) && work.wanted.get().is_none());
         if as_remembered && !work.touched() && work.lifted().none() {
             self.tally.assumed.add(1);
+            self.keep_remembered(node);
             return Ok(());
         }
         self.settle_directory(node, &fd, &now)
@@ -214,6 +216,17 @@ impl Run<'_> {
 }
 
 impl Run<'_> {
+    /// A directory whose row in the catalog stands.
+    fn keep_remembered(&self, node: &Arc<Directory>) {
+        let Some(facts) = node.payload.known.as_deref() else { return };
+        let parent = node.parent();
+        let directory = parent.map_or(ROOT_PARENT, |parent| parent.payload.id);
+        let mut batch = Batch::default();
+        let row = RowRef { directory, name: node.name().to_bytes(), facts, target: None };
+        self.push_unchanged(&mut batch, &parent.map_or_else(Vec::new, |parent| parent.path()), &row);
+        self.keep_unchanged(&mut batch);
+    }
+
     fn settle_directory(
         &self,
         node: &Arc<Directory>,

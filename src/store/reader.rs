@@ -215,6 +215,15 @@ impl CatalogReader {
         order::walk(self, visit)
     }
 
+    /// How many entries the catalog has.
+    ///
+    /// # Errors
+    /// As [`CatalogReader::directory`].
+    pub fn entries(&self) -> Result<u64, Error> {
+        let count = self.connection.query_row("SELECT count(*) FROM entry", [], |row| row.get::<_, i64>(0));
+        count.map(i64::cast_unsigned).map_err(|error| self.shared.failure(error))
+    }
+
     /// The groups that have two or more names within the share: an inode whose other names lie
     /// outside it stands alone.
     ///
