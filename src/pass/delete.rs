@@ -1,8 +1,8 @@
 //! Removing what the source no longer has, and never from doubt (promise P4).
 //!
-//! Everything is counted before the first entry goes. One listing or statx error anywhere at the
-//! source, a source that is empty or is another than at the start, a count above the limit: nothing
-//! goes at all.
+//! Everything is looked at before the first entry goes. One listing or statx error anywhere, a source
+//! that is empty or is another than at the start, a count above the limit: nothing goes at all. What
+//! an extra is, and which of them are the job's own, is the business of [`super::extras`].
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -17,22 +17,21 @@ use crate::tree::node::lock;
 use crate::tree::plan::Action;
 
 use super::directory::{Directory, Item};
+use super::extras::{Extra, Fate};
 use super::remove;
 use super::report::Event;
 use super::state::{Run, Task, lane};
 
-/// An entry that only the destination has.
-#[derive(Debug)]
-pub struct Extra {
-    pub node: Arc<Directory>,
-    pub name: CString,
-}
-
 impl Run<'_> {
-    /// A directory stands where the source has something else: removing it is a deletion.
-    pub fn keep_replacement(&self, item: Item) {
+    /// A directory stands where the source has something else: removing it is a deletion, and what in
+    /// it is not the job's own goes only where that was said.
+    pub fn keep_replacement(&self, item: Item, own: bool) {
         item.node.payload.hold(1);
-        lock(&self.replacements).push(item);
+        if own {
+            lock(&self.replacements).push(item);
+        } else {
+            self.refuse_replacement(item, "replace a directory that no earlier run of this job put there");
+        }
     }
 
     /// The deletions of the pass, or the reason why there are none.
@@ -41,20 +40,52 @@ impl Run<'_> {
         let replacements = std::mem::take(&mut *lock(&self.replacements));
         let allowed = (extras.is_empty() && replacements.is_empty()) || self.deletion_allowed(&extras, &replacements);
         for extra in &extras {
-            if allowed {
-                self.delete(&extra.node, &extra.name);
+            if allowed && !self.halted() {
+                self.settle_extra(extra);
             }
             self.release(&extra.node, 1);
         }
         for item in replacements {
-            if !allowed {
-                self.refuse_replacement(item);
+            if self.halted() {
+                self.release(&item.node, 1);
+            } else if !allowed {
+                self.refuse_replacement(item, "replace a directory while deletions are not allowed");
+            } else if !self.still_there(&item) {
+                self.release(&item.node, 1);
             } else if self.delete(&item.node, &item.name) {
                 self.replace(item);
             } else {
                 self.release(&item.node, 1);
             }
         }
+    }
+
+    fn settle_extra(&self, extra: &Extra) {
+        match extra.fate {
+            Fate::Remove if extra.within.is_none() && self.is_back(extra) => {}
+            Fate::Remove => drop(self.delete(extra.directory(), &extra.name)),
+            Fate::Forget => self.forget(extra.directory(), &extra.name),
+        }
+    }
+
+    /// The source has it again: it was renamed in the source while that was listed. The next pass
+    /// sees to it.
+    fn is_back(&self, extra: &Extra) -> bool {
+        let back = extra.node.open(Side::Source).is_ok_and(|fd| sys::stat_at(fd.as_fd(), &extra.name).is_ok());
+        if back {
+            self.source_moved.store(true, Ordering::Relaxed);
+        }
+        back
+    }
+
+    /// The source still has what is to take the place of a directory.
+    fn still_there(&self, item: &Item) -> bool {
+        let now = item.node.open(Side::Source).and_then(|fd| sys::stat_at(fd.as_fd(), &item.name));
+        let there = now.is_ok_and(|stat| stat.kind == item.stat.kind);
+        if !there {
+            self.source_moved.store(true, Ordering::Relaxed);
+        }
+        there
     }
 
     /// What was a directory is gone: the source's entry takes its place.
@@ -76,11 +107,11 @@ impl Run<'_> {
         self.queue.push(lane::COPY, Task::Copy(vec![item]));
     }
 
-    fn refuse_replacement(&self, item: Item) {
+    fn refuse_replacement(&self, item: Item, operation: &'static str) {
         self.fail_entry(EntryError {
             class: crate::error::Class::Interfered,
             side: Side::Destination,
-            operation: "replace a directory while deletions are not allowed",
+            operation,
             path: item.path(),
             source: None,
         });
@@ -92,8 +123,7 @@ impl Run<'_> {
             self.note("nothing was deleted: the source could not be listed whole in this pass");
             return false;
         }
-        let now = sys::stat_fd(&self.roots.source);
-        if !now.is_ok_and(|stat| (stat.dev, stat.ino) == (self.roots.source_stat.dev, self.roots.source_stat.ino)) {
+        if !self.source_is_the_same() {
             self.end(Error::Guard {
                 what: "the source root is no longer the directory that it was; nothing was deleted".into(),
                 remedy: "check that the source is mounted, then run the same command again",
@@ -111,10 +141,21 @@ impl Run<'_> {
         self.below_the_limit(extras, replacements)
     }
 
+    /// Whether the descriptor and the path of the source still lead to the directory of the start: a
+    /// share that was unmounted meanwhile, or another one mounted over it, is listed without error.
+    fn source_is_the_same(&self) -> bool {
+        let start = &self.roots.source_stat;
+        let same = |stat: sys::Stat| (stat.dev, stat.ino) == (start.dev, start.ino);
+        let by_path = sys::open_root(&self.options.source).and_then(|fd| sys::stat_fd(&fd));
+        sys::stat_fd(&self.roots.source).is_ok_and(same) && by_path.is_ok_and(same)
+    }
+
+    /// The limit holds for the run: what earlier passes deleted counts.
     fn below_the_limit(&self, extras: &[Extra], replacements: &[Item]) -> bool {
         let Some(limit) = self.options.max_delete else { return true };
-        let mut wanted: u64 = 0;
-        let places = extras.iter().map(|e| (&e.node, &e.name)).chain(replacements.iter().map(|i| (&i.node, &i.name)));
+        let mut wanted = self.progress.deleted.get();
+        let removed = extras.iter().filter(|extra| extra.fate == Fate::Remove);
+        let places = removed.map(|e| (e.directory(), &e.name)).chain(replacements.iter().map(|i| (&i.node, &i.name)));
         for (node, name) in places {
             let counted = node.open(Side::Destination).and_then(|fd| remove::count(fd.as_fd(), name));
             match counted {
@@ -150,11 +191,7 @@ impl Run<'_> {
                 self.progress.deleted.add(count);
                 self.event(&Event::Deleted { path: &path, kind });
                 if !self.options.dry_run {
-                    self.changed.store(true, Ordering::Relaxed);
-                    let deletion = Deletion { directory: node.payload.id, name: name.to_bytes().to_vec() };
-                    if let Err(e) = self.writer.send(Batch { deletions: vec![deletion], ..Batch::default() }) {
-                        self.end(e);
-                    }
+                    self.forget(node, name);
                 }
                 true
             }
@@ -162,6 +199,15 @@ impl Run<'_> {
                 self.fail_entry(EntryError::io(Side::Destination, "delete", path, e));
                 false
             }
+        }
+    }
+
+    /// The catalog no longer has an entry, nor anything below it.
+    fn forget(&self, node: &Arc<Directory>, name: &CString) {
+        self.changed.store(true, Ordering::Relaxed);
+        let deletion = Deletion { directory: node.payload.id, name: name.to_bytes().to_vec() };
+        if let Err(e) = self.writer.send(Batch { deletions: vec![deletion], ..Batch::default() }) {
+            self.end(e);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! every worker of a pass shares; then the way of an entry: [`scan`] and [`decide`] say what is to
 //! be done, [`transfer`] makes it whole in a temporary, [`batch`] makes a thousand of those durable,
 //! [`publish`] reads them back and gives them their names, [`relink`] adds the other names of an
-//! inode, [`delete`] removes what the source no longer has, and [`workers`] finishes directories.
+//! inode, [`extras`] and [`delete`] find and remove what the source no longer has, and [`workers`] finishes directories.
 //! Where an immutable flag at the destination is in the way of one of these, [`lift`] takes it away.
 
 mod again;
@@ -13,6 +13,7 @@ mod decide;
 mod delete;
 mod digests;
 mod directory;
+mod extras;
 mod lift;
 mod nursery;
 mod options;

@@ -25,7 +25,6 @@ use crate::tree::plan::{Action, Change, Differences};
 use super::Extras;
 use super::again::Suspect;
 use super::decide::{self, Verdict};
-use super::delete::Extra;
 use super::directory::{Directory, Item, Standing, Work};
 use super::records::Batch;
 use super::state::{Run, Settled, Task, lane};
@@ -119,8 +118,7 @@ impl Run<'_> {
             })?;
         }
         self.hand_out(&mut sides);
-        self.keep_extras(sides, scanner);
-        Ok(())
+        self.keep_extras(sides, scanner)
     }
 
     fn open_there(&self, node: &Arc<Directory>) -> Result<Arc<OwnedFd>, Broken> {
@@ -245,7 +243,10 @@ impl Run<'_> {
         }
         let there = match self.counterpart(sides, &name, exists) {
             Ok(there) => there,
-            Err(e) => return self.fail_entry(EntryError::io(Side::Destination, "stat", sides.node.path_of(&name), e)),
+            Err(e) => {
+                self.listing_failed.store(true, Ordering::Relaxed);
+                return self.fail_entry(EntryError::io(Side::Destination, "stat", sides.node.path_of(&name), e));
+            }
         };
         if stat.kind == Kind::Directory {
             let known = scanner.rows.get(name.to_bytes()).map(|row| *row.facts);
@@ -282,7 +283,11 @@ impl Run<'_> {
             differences: Differences::default(),
         };
         if there.is_some_and(|t| t.kind == Kind::Directory) {
-            return self.keep_replacement(item);
+            let known = self.known_row(scanner, &item);
+            return match self.own_tree(&item.node, &item.name, known, scanner.reader) {
+                Ok(own) => self.keep_replacement(item, own),
+                Err(e) => self.end(e),
+            };
         }
         if item.linked() {
             let place = Place { node: Arc::clone(&item.node), name: item.name.clone() };
@@ -464,22 +469,21 @@ impl Run<'_> {
     }
 
     /// What the destination has and the source has not.
-    fn keep_extras(&self, sides: Sides, scanner: &Scanner<'_>) {
-        let Some(destination) = &sides.destination else { return };
+    fn keep_extras(&self, sides: Sides, scanner: &Scanner<'_>) -> Result<(), Broken> {
+        let Some(destination) = &sides.destination else { return Ok(()) };
         let mut extras = Vec::new();
         for (name, seen) in sides.names.iter() {
             if seen || self.reserved(&sides.node, name) || self.out_of_scope(&sides, name, destination) {
                 continue;
             }
-            let own = scanner.rows.get(name.to_bytes()).is_some();
-            if own || self.options.extras == Extras::Delete {
-                extras.push(Extra { node: Arc::clone(&sides.node), name: name.to_owned() });
-            }
+            let known = scanner.rows.get(name.to_bytes()).map(|row| *row.facts);
+            self.extra(&sides.node, name, known, scanner.reader, &mut extras).map_err(Broken::Run)?;
         }
         if !extras.is_empty() {
             sides.node.payload.hold(extras.len() as u64);
             crate::tree::node::lock(&self.extras).append(&mut extras);
         }
+        Ok(())
     }
 
     /// Sends one line of the plan, where somebody wants to see it.

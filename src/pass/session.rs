@@ -106,10 +106,11 @@ fn open_job(options: &Options, roots: &Roots) -> Result<(Job, bool, Option<Scrat
     let path = StateDir::resolve(options.state_dir.as_deref())?;
     if options.dry_run {
         if path.exists() {
-            let state = StateDir::open(&path)?;
-            if let Some(job) = Store::open(&state)?.find(options.kind.word(), &source, &destination)? {
+            let store = Store::open(&StateDir::open(&path)?)?;
+            if let Some(job) = store.find(options.kind.word(), &source, &destination)? {
                 return Ok((job, true, None));
             }
+            refuse_exchanged(options, &store, &source, &destination)?;
         }
         let scratch = Scratch(std::env::temp_dir().join(format!("copyd-dry-run-{}", uuid::Uuid::now_v7())));
         let store = Store::open(&StateDir::open(&scratch.0)?)?;
@@ -117,9 +118,32 @@ fn open_job(options: &Options, roots: &Roots) -> Result<(Job, bool, Option<Scrat
         return Ok((opened.job, false, Some(scratch)));
     }
     roots.refuse_state_inside(&path)?;
-    let state = StateDir::open(&path)?;
-    let opened = Store::open(&state)?.find_or_create(options.kind.word(), &source, &destination, &texts)?;
+    let store = Store::open(&StateDir::open(&path)?)?;
+    refuse_exchanged(options, &store, &source, &destination)?;
+    let opened = store.find_or_create(options.kind.word(), &source, &destination, &texts)?;
     Ok((opened.job, opened.resumed, None))
+}
+
+/// Refuses a source that is another share than when a job with this destination was made: a mount
+/// that is missing leaves its mount point, and all that the destination has would be one too many.
+/// Where extras stay anyway, nothing is in danger.
+fn refuse_exchanged(
+    options: &Options,
+    store: &Store,
+    source: &RootIdentity,
+    destination: &RootIdentity,
+) -> Result<(), Error> {
+    if options.extras == Extras::Keep {
+        return Ok(());
+    }
+    let Some(job) = store.exchanged(source, destination)? else { return Ok(()) };
+    Err(Error::Guard {
+        what: format!(
+            "the source {} is another share than when job {job} was made; nothing was changed",
+            options.source.display()
+        ),
+        remedy: "check that it is mounted; if it was replaced on purpose, start a job of its own with another --state-dir",
+    })
 }
 
 impl Session<'_> {

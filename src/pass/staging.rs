@@ -159,7 +159,10 @@ impl Drop for Staging {
 }
 
 /// A default ACL of the root would be inherited by every temporary and change its mode.
-fn drop_inherited_acls(lane: &OwnedFd) -> io::Result<()> {
+///
+/// # Errors
+/// Whatever removing an attribute says, but that there is none.
+pub fn drop_inherited_acls(lane: &OwnedFd) -> io::Result<()> {
     for name in [c"system.posix_acl_default", c"system.posix_acl_access"] {
         match rustix::fs::fremovexattr(lane, name) {
             Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => {}

@@ -9,7 +9,7 @@ use crate::copy::blocks::{BlockIo, Threads, Uring};
 use crate::copy::probe::Backend;
 use crate::error::{EntryError, Error, Side};
 use crate::fidelity::{self, Losses, MetadataDifferences, Times};
-use crate::store::{DirectoryRows, Proof, ROOT_PARENT, RowRef};
+use crate::store::{Batch, DirectoryRows, Facts, Proof, ROOT_PARENT, RowRef};
 use crate::sys::{self, EntryRef, Kind, Stat};
 use crate::tree::node::lock;
 use crate::tree::plan::{Action, Change};
@@ -18,7 +18,7 @@ use super::VerifyLevel;
 use super::again::planned;
 use super::directory::{Directory, Standing};
 use super::queue::Next;
-use super::records::Batch;
+use super::records;
 use super::row;
 use super::scan::Scanner;
 use super::state::{Phase, Run, Task, lane};
@@ -188,8 +188,26 @@ impl Run<'_> {
         match self.finish_directory_inner(node) {
             Ok(()) => {}
             Err((operation, e)) => {
-                self.fail_entry(EntryError::io(Side::Destination, operation, node.path(), e));
+                self.remember_made(node);
+                // Where the source lost it before it was listed, its scan has said so.
+                if work.wanted.get().is_some() || e.kind() != io::ErrorKind::NotFound {
+                    self.fail_entry(EntryError::io(Side::Destination, operation, node.path(), e));
+                }
             }
+        }
+    }
+
+    /// A directory that this run has made and could not finish is the job's own all the same: without
+    /// its row the next pass would take it for somebody else's.
+    fn remember_made(&self, node: &Arc<Directory>) {
+        let (work, Some(parent)) = (&node.payload, node.parent()) else { return };
+        if work.standing != Standing::Fresh {
+            return;
+        }
+        let facts = Facts { child: Some(work.id), ..Facts::new(Kind::Directory) };
+        let rows = vec![row::row_in(parent.payload.id, node.name(), facts, None)];
+        if let Err(e) = self.writer.send(Batch { rows, ..Batch::default() }) {
+            self.end(e);
         }
     }
 
@@ -221,7 +239,7 @@ impl Run<'_> {
         let Some(facts) = node.payload.known.as_deref() else { return };
         let parent = node.parent();
         let directory = parent.map_or(ROOT_PARENT, |parent| parent.payload.id);
-        let mut batch = Batch::default();
+        let mut batch = records::Batch::default();
         let row = RowRef { directory, name: node.name().to_bytes(), facts, target: None };
         self.push_unchanged(&mut batch, &parent.map_or_else(Vec::new, |parent| parent.path()), &row);
         self.keep_unchanged(&mut batch);

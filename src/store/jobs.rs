@@ -124,6 +124,26 @@ impl Store {
         Ok(Some(self.job(found, lock, jobs, source)))
     }
 
+    /// A job whose source was at this path and is another one than lies there now, while no job knows
+    /// the pair of roots as it is: most likely what was to be mounted there is not (promise P4).
+    ///
+    /// # Errors
+    /// As [`Store::find_or_create`].
+    pub fn exchanged(&self, source: &RootIdentity, destination: &RootIdentity) -> Result<Option<Uuid>, Error> {
+        let _guard = self.lock()?;
+        let found: Option<String> = self
+            .connect()?
+            .query_row(
+                "SELECT id FROM job WHERE source_path = ?1 AND destination_key = ?2 AND NOT EXISTS \
+                 (SELECT 1 FROM job WHERE source_key = ?3 AND destination_key = ?2) LIMIT 1",
+                params![source.path.as_os_str().as_bytes(), destination.key(), source.key()],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|error| database::failure(&self.jobs_path(), error))?;
+        Ok(found.and_then(|id| Uuid::parse_str(&id).ok()))
+    }
+
     /// The job of this kind (`migrate`, `sync`) between these two roots, locked for this process.
     /// `options` are those that would change the result, each with its canonical text; they must be
     /// what they were at the first run.

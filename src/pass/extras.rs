@@ -1,0 +1,237 @@
+//! What only the destination has: which of it goes, and which of it is nobody's business.
+//!
+//! With `--delete` all of it goes. Without, only what an earlier run of the job put there, entry by
+//! entry: a directory that the source no longer has may by now hold files of somebody else, and those
+//! stay. So the tree below such a directory is held against the catalog before anything is planned.
+//! A directory that is the job's own throughout goes as a whole; of any other its own parts go
+//! (`--keep-extra`), or the run ends before the first deletion (43). What the filters leave out stays
+//! in any case, and with it the directories above it.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::error::{EntryError, Error, Side};
+use crate::store::{CatalogReader, DirectoryRows, Facts};
+use crate::sys::{self, Kind};
+use crate::tree::filter::Verdict as Scope;
+use crate::tree::listing::Names;
+
+use super::Extras;
+use super::directory::{Directory, Standing, Work};
+use super::setup::foreign;
+use super::state::Run;
+
+/// What becomes of an extra.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes, with everything below it.
+    Remove,
+    /// It stays for what others put into it, and is the job's own no longer.
+    Forget,
+}
+
+/// An entry that only the destination has.
+#[derive(Debug)]
+pub struct Extra {
+    /// The directory of the pass that is not finished before this is settled.
+    pub node: Arc<Directory>,
+    /// The directory that holds it, where that lies below `node` and the source does not have it.
+    pub within: Option<Arc<Directory>>,
+    pub name: CString,
+    pub fate: Fate,
+}
+
+impl Extra {
+    /// The directory that holds it.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<Directory> {
+        self.within.as_ref().unwrap_or(&self.node)
+    }
+}
+
+/// One directory on the way through a tree that the source does not have.
+struct Level {
+    directory: Arc<Directory>,
+    /// Entries that may go, if what is below them may.
+    left: Vec<(CString, Facts)>,
+    /// Something in it stays.
+    mixed: bool,
+    /// What of it goes.
+    own: Vec<Extra>,
+}
+
+/// Why the walk ended early.
+enum Broken {
+    Run(Error),
+    Listing(Vec<u8>, io::Error),
+}
+
+impl Run<'_> {
+    /// Puts an entry that the source does not have on the list, or those parts of it that may go.
+    ///
+    /// # Errors
+    /// [`Error::Guard`] at an entry of somebody else, [`Error::State`] for the catalog.
+    pub fn extra(
+        &self,
+        node: &Arc<Directory>,
+        name: &CStr,
+        known: Option<Facts>,
+        reader: &CatalogReader,
+        extras: &mut Vec<Extra>,
+    ) -> Result<(), Error> {
+        let whole = || Extra { node: Arc::clone(node), within: None, name: name.to_owned(), fate: Fate::Remove };
+        let everything = self.options.extras == Extras::Delete;
+        if everything && self.options.filter.is_empty() {
+            extras.push(whole());
+            return Ok(());
+        }
+        let known = if everything { known.or(Some(Facts::new(Kind::Directory))) } else { known };
+        let Some(known) = known else { return Ok(()) };
+        if known.kind != Kind::Directory {
+            extras.push(whole());
+            return Ok(());
+        }
+        let Some(own) = self.own_parts(node, name, &known, reader)? else { return Ok(()) };
+        if own.is_empty() {
+            extras.push(whole());
+        } else {
+            extras.extend(own);
+        }
+        Ok(())
+    }
+
+    /// Whether a directory may go as a whole that stands where the source has something else.
+    ///
+    /// # Errors
+    /// As [`Run::extra`].
+    pub fn own_tree(
+        &self,
+        node: &Arc<Directory>,
+        name: &CStr,
+        known: Option<Facts>,
+        reader: &CatalogReader,
+    ) -> Result<bool, Error> {
+        if self.options.extras == Extras::Delete && self.options.filter.is_empty() {
+            return Ok(true);
+        }
+        let known = if self.options.extras == Extras::Delete { Some(Facts::new(Kind::Directory)) } else { known };
+        let Some(known) = known.filter(|row| row.kind == Kind::Directory) else {
+            return match self.options.extras {
+                Extras::Guard => Err(foreign(&self.options.destination, &node.path_of(name))),
+                _ => Ok(false),
+            };
+        };
+        Ok(self.own_parts(node, name, &known, reader)?.is_some_and(|parts| parts.is_empty()))
+    }
+
+    /// The parts of the tree at `name` that may go where not all of it may: an empty list means all of
+    /// it. `None` where it could not be looked at, which is reported and bars all deletion.
+    fn own_parts(
+        &self,
+        node: &Arc<Directory>,
+        name: &CStr,
+        known: &Facts,
+        reader: &CatalogReader,
+    ) -> Result<Option<Vec<Extra>>, Error> {
+        match self.walk_own(node, name, known, reader) {
+            Ok(own) => Ok(Some(own)),
+            Err(Broken::Run(e)) => Err(e),
+            Err(Broken::Listing(path, e)) => {
+                self.listing_failed.store(true, Ordering::Relaxed);
+                self.fail_entry(EntryError::io(Side::Destination, "list what is to be deleted", path, e));
+                Ok(None)
+            }
+        }
+    }
+
+    fn walk_own(
+        &self,
+        node: &Arc<Directory>,
+        name: &CStr,
+        known: &Facts,
+        reader: &CatalogReader,
+    ) -> Result<Vec<Extra>, Broken> {
+        let top = self.own_level(node, name.to_owned(), known, reader)?;
+        let mut levels: Vec<Level> = top.into_iter().collect();
+        while let Some(level) = levels.last_mut() {
+            if let Some((name, facts)) = level.left.pop() {
+                let below = if facts.kind == Kind::Directory {
+                    self.own_level(&level.directory, name.clone(), &facts, reader)?
+                } else {
+                    None
+                };
+                match below {
+                    Some(below) => levels.push(below),
+                    None => level.own.push(within(node, &level.directory, name, Fate::Remove)),
+                }
+                continue;
+            }
+            let Some(done) = levels.pop() else { break };
+            done.directory.close();
+            let Some(above) = levels.last_mut() else {
+                let forget = Extra { within: None, ..within(node, node, name.to_owned(), Fate::Forget) };
+                // Where the filters keep something in it, it stays the job's own.
+                let forget = (self.options.extras != Extras::Guard).then_some(forget);
+                return Ok(if done.mixed { done.own.into_iter().chain(forget).collect() } else { Vec::new() });
+            };
+            let name = done.directory.name().to_owned();
+            if done.mixed {
+                above.mixed = true;
+                above.own.extend(done.own);
+            } else {
+                above.own.push(within(node, &above.directory, name, Fate::Remove));
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Reads a directory on both sides of the question; nothing where it is no directory by now.
+    fn own_level(
+        &self,
+        parent: &Arc<Directory>,
+        name: CString,
+        known: &Facts,
+        reader: &CatalogReader,
+    ) -> Result<Option<Level>, Broken> {
+        let path = || parent.path_of(&name);
+        let at = |e| Broken::Listing(path(), e);
+        let stat = parent.open(Side::Destination).and_then(|fd| sys::stat_at(fd.as_fd(), &name)).map_err(at)?;
+        if stat.kind != Kind::Directory {
+            return Ok(None);
+        }
+        let id = known.child.unwrap_or_default();
+        let directory = parent.child(name.clone(), Work::new(id, Standing::Existing, None, false));
+        let fd = directory.open(Side::Destination).map_err(at)?;
+        let names = Names::read(&fd).map_err(at)?;
+        let mut rows = DirectoryRows::default();
+        reader.directory(id, &mut rows).map_err(Broken::Run)?;
+        let mut level = Level { directory, left: Vec::new(), mixed: false, own: Vec::new() };
+        for (name, _) in names.iter() {
+            let path = level.directory.path_of(name);
+            let kind = sys::stat_at(fd.as_fd(), name).map_err(|e| Broken::Listing(path.clone(), e))?.kind;
+            let row = rows.get(name.to_bytes()).map(|row| *row.facts);
+            let in_scope = self.options.filter.decide(&path, kind == Kind::Directory) == Scope::Keep;
+            let own = match self.options.extras {
+                _ if !in_scope => None,
+                Extras::Delete => Some(Facts { kind, ..row.unwrap_or_else(|| Facts::new(kind)) }),
+                // A directory in the place of a file that the job made is somebody else's.
+                _ => row.filter(|row| row.kind == Kind::Directory || kind != Kind::Directory),
+            };
+            match own {
+                Some(facts) => level.left.push((name.to_owned(), facts)),
+                None if self.options.extras == Extras::Guard && in_scope => {
+                    return Err(Broken::Run(foreign(&self.options.destination, &path)));
+                }
+                None => level.mixed = true,
+            }
+        }
+        Ok(Some(level))
+    }
+}
+
+fn within(node: &Arc<Directory>, directory: &Arc<Directory>, name: CString, fate: Fate) -> Extra {
+    Extra { node: Arc::clone(node), within: Some(Arc::clone(directory)), name, fate }
+}

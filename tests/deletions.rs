@@ -1,0 +1,195 @@
+//! Deletions at the destination: what bars them, what they leave alone, and what is kept of them.
+//!
+//! The guards that a refused command shows at once are in `refusals.rs`; here are those that need a
+//! destination with a history.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use support::canary::Snapshot;
+use support::copyd::{Copyd, Run};
+use support::mounts::{FsType, Volume, volume};
+use support::oracle::{Overlook, assert_same, assert_same_but};
+use support::tool;
+
+/// A source with two directories of five files each, and its destination.
+struct Stage {
+    source: PathBuf,
+    destination: PathBuf,
+    state: PathBuf,
+    volume: Box<dyn Volume>,
+}
+
+impl Stage {
+    fn new(kind: FsType) -> Self {
+        let volume = volume(kind, 320);
+        let [source, destination, state] = ["source", "destination", "state"].map(|name| volume.directory(name));
+        fill(&source);
+        Self { source, destination, state, volume }
+    }
+
+    fn verb(&self, verb: &str) -> Copyd {
+        Copyd::new(verb).arg("--json").arg(&self.source).arg(&self.destination).state_dir(&self.state)
+    }
+
+    fn sync(&self) -> Copyd {
+        self.verb("sync")
+    }
+}
+
+fn fill(root: &Path) {
+    for directory in ["one", "two"] {
+        fs::create_dir(root.join(directory)).unwrap();
+        for i in 0..5 {
+            fs::write(root.join(directory).join(format!("file-{i}")), format!("{directory} {i}\n")).unwrap();
+        }
+    }
+}
+
+/// A run that must end with `code` and leave the destination as it is.
+fn moves_nothing(command: &Copyd, code: i32, destination: &Path) -> Run {
+    let before = Snapshot::take(destination).unwrap();
+    let run = command.run().expect(code);
+    before.assert_unchanged(destination, "nothing was to be deleted");
+    run
+}
+
+fn assert_said(run: &Run, words: &[&str]) {
+    let said = run.words();
+    for word in words {
+        assert!(said.contains(&word.to_lowercase()), "it does not say {word:?}: {run}");
+    }
+}
+
+fn bind(from: &Path, to: &Path) {
+    tool("mount", "mount", &["--bind".as_ref(), from.as_os_str(), to.as_os_str()]);
+}
+
+#[test]
+fn p4_t23_a_source_whose_mount_is_missing_deletes_nothing_whatever_lies_below_it() {
+    let stage = Stage::new(FsType::Tmpfs);
+    let point = stage.volume.directory("point");
+    for (verb, flags) in [("sync", &["--delete"][..]), ("migrate", &["--delete"]), ("migrate", &[])] {
+        let command = |verb: &str| {
+            Copyd::new(verb).arg("--json").arg(&point).arg(&stage.destination).args(flags).state_dir(&stage.state)
+        };
+        bind(&stage.source, &point);
+        Copyd::new("sync").arg(&point).arg(&stage.destination).arg("--delete").state_dir(&stage.state).run().expect(0);
+        tool("mount", "umount", &[&point]);
+        moves_nothing(&command(verb), 43, &stage.destination);
+        fs::write(point.join("not mounted here"), b"left by somebody").unwrap();
+        let run = moves_nothing(&command(verb), 43, &stage.destination);
+        assert_said(&run, &["another share", "mounted"]);
+        let run = moves_nothing(&command(verb).args(&["--allow-empty-source", "-n"]), 43, &stage.destination);
+        assert_said(&run, &["another share"]);
+        fs::remove_file(point.join("not mounted here")).unwrap();
+    }
+    // Another job's state knows nothing of it: whoever means it says so.
+    bind(&stage.source, &point);
+    fs::remove_file(stage.source.join("one/file-0")).unwrap();
+    Copyd::new("sync").arg(&point).arg(&stage.destination).arg("--delete").state_dir(&stage.state).run().expect(0);
+    assert_same(&stage.source, &stage.destination);
+    tool("mount", "umount", &[&point]);
+}
+
+#[test]
+fn p4_t22_a_source_that_is_exchanged_while_it_is_read_deletes_nothing() {
+    let stage = Stage::new(FsType::Tmpfs);
+    stage.sync().run().expect(0);
+    fs::remove_file(stage.source.join("one/file-0")).unwrap();
+    fs::write(stage.source.join("large"), vec![7; 3 << 20]).unwrap();
+    let mut running = stage.sync().args(&["--bwlimit", "1M"]).spawn();
+    let staged = |name: &str| name.starts_with(".copyd-");
+    let begun = || fs::read_dir(&stage.destination).unwrap().any(|e| staged(&e.unwrap().file_name().to_string_lossy()));
+    running.until("it copies", begun);
+    let aside = stage.volume.path().join("aside");
+    fs::rename(&stage.source, &aside).unwrap();
+    fs::create_dir(&stage.source).unwrap();
+    let run = running.wait().expect(43);
+    assert_said(&run, &["no longer the directory", "nothing was deleted"]);
+    assert!(stage.destination.join("one/file-0").exists(), "{run}");
+}
+
+#[test]
+fn p4_a_directory_that_becomes_a_file_counts_as_deletions_and_stands_under_the_limit() {
+    for flags in [&["--delete"][..], &[]] {
+        let stage = Stage::new(FsType::Tmpfs);
+        stage.sync().run().expect(0);
+        fs::remove_dir_all(stage.source.join("two")).unwrap();
+        fs::write(stage.source.join("two"), b"a file now").unwrap();
+        let run = stage.sync().args(flags).args(&["--max-delete", "5"]).run().expect(25);
+        assert_eq!(fs::read_dir(stage.destination.join("two")).unwrap().count(), 5, "{run}");
+        let run = stage.sync().args(flags).args(&["--max-delete", "6"]).run().expect(0);
+        assert_eq!(run.summary().count("deleted"), 6, "{run}");
+        assert_same(&stage.source, &stage.destination);
+    }
+}
+
+#[test]
+fn p4_files_of_others_in_a_directory_that_the_source_lost_are_never_deleted_unasked() {
+    let stage = Stage::new(FsType::Tmpfs);
+    fs::create_dir_all(stage.source.join("two/deep/deeper")).unwrap();
+    fs::write(stage.source.join("two/deep/deeper/own"), b"own").unwrap();
+    stage.verb("migrate").run().expect(0);
+    fs::write(stage.destination.join("two/deep/theirs"), b"theirs").unwrap();
+    fs::remove_dir_all(stage.source.join("two")).unwrap();
+    let run = moves_nothing(&stage.verb("migrate"), 43, &stage.destination);
+    assert_said(&run, &["two/deep/theirs", "--keep-extra"]);
+
+    let run = stage.verb("migrate").arg("--keep-extra").run().expect(0);
+    assert_eq!(run.summary().count("deleted"), 7, "five files, and deeper/own with its directory: {run}");
+    assert_eq!(fs::read(stage.destination.join("two/deep/theirs")).unwrap(), b"theirs");
+    let left: Vec<_> = fs::read_dir(stage.destination.join("two")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["deep"], "{run}");
+    let run = stage.verb("migrate").arg("--keep-extra").run().expect(0);
+    assert_eq!(run.summary().count("deleted"), 0, "{run}");
+    stage.verb("migrate").arg("--delete").run().expect(0);
+    assert_same(&stage.source, &stage.destination);
+}
+
+#[test]
+fn p4_a_directory_of_others_in_the_place_of_a_file_is_replaced_only_with_delete() {
+    let stage = Stage::new(FsType::Tmpfs);
+    stage.sync().run().expect(0);
+    fs::remove_file(stage.destination.join("one/file-0")).unwrap();
+    fs::create_dir(stage.destination.join("one/file-0")).unwrap();
+    fs::write(stage.destination.join("one/file-0/theirs"), b"theirs").unwrap();
+    moves_nothing(&stage.sync(), 43, &stage.destination);
+    let run = stage.sync().arg("--keep-extra").run().expect(23);
+    assert_eq!(fs::read(stage.destination.join("one/file-0/theirs")).unwrap(), b"theirs", "{run}");
+    stage.sync().arg("--delete").run().expect(0);
+    assert_same(&stage.source, &stage.destination);
+}
+
+#[test]
+fn p4_what_the_filters_leave_out_survives_below_a_directory_that_is_deleted() {
+    let stage = Stage::new(FsType::Tmpfs);
+    let command = stage.sync().args(&["--delete", "--exclude", "*.keep"]);
+    command.run().expect(0);
+    fs::write(stage.destination.join("two/local.keep"), b"excluded").unwrap();
+    fs::remove_dir_all(stage.source.join("two")).unwrap();
+    let run = command.run().expect(0);
+    assert_eq!(fs::read(stage.destination.join("two/local.keep")).unwrap(), b"excluded", "{run}");
+    assert_eq!(fs::read_dir(stage.destination.join("two")).unwrap().count(), 1, "{run}");
+    let overlook = Overlook { root_names: vec![b"two".to_vec()], ..Overlook::default() };
+    assert_same_but(&stage.source, &stage.destination, &overlook);
+}
+
+#[test]
+fn entries_whose_source_goes_while_a_migration_runs_are_removed_in_its_next_pass() {
+    let stage = Stage::new(FsType::Tmpfs);
+    for i in 0..3 {
+        fs::write(stage.source.join(format!("large-{i}")), vec![i; 2 << 20]).unwrap();
+    }
+    let running = stage.verb("migrate").args(&["--bwlimit", "2M", "--jobs", "1"]).spawn();
+    thread::sleep(Duration::from_millis(1200));
+    fs::remove_dir_all(stage.source.join("two")).unwrap();
+    fs::write(stage.source.join("large-2"), vec![9; 2 << 20]).unwrap();
+    let run = running.wait().expect(0);
+    assert!(run.summary().count("passes") > 1, "{run}");
+    assert_same(&stage.source, &stage.destination);
+}
