@@ -226,6 +226,15 @@ pub const SERVER_THREADS_PER_CORE: usize = 8;
 /// New directories that grow in the staging area at a time: each holds a descriptor until it has its
 /// name, which it gets with the next batch.
 pub const NURSERIES: usize = 1024;
+
+/// Directories of the trash that a pass keeps open: those of the entries that are deleted and replaced
+/// side by side.
+pub const TRASH_HANDLES: usize = 256;
+
+/// Entries that a run removes from the trash because their time is over: some minutes on a slow disk,
+/// and the next run goes on.
+pub const TRASH_EXPIRY_ENTRIES: u64 = 1_000_000;
+
 /// Bytes of records of equal entries that `verify` keeps in memory for the share's digests: about
 /// half a million entries, beyond which they go to an unnamed file in sorted runs.
 pub const COMPARE_RECORDS_BYTES: usize = 64 << 20;

@@ -83,7 +83,7 @@ fn every_verb_and_flag_of_the_contract_stands_in_the_help_without_a_verb() {
     for flags in contracted().values() {
         assert!(flags.is_subset(&shown), "{:?}", flags - &shown);
     }
-    for verb in ["migrate", "sync", "verify", "completions", "man", "help"] {
+    for verb in ["migrate", "sync", "verify", "trash", "completions", "man", "help"] {
         assert!(CONTRACT.contains(&format!("| `copyd {verb}")), "{verb} in the contract");
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{verb} "))), "{verb} in the help");
     }
@@ -130,13 +130,12 @@ fn every_exit_code_of_the_contract_stands_in_the_help() {
 
 #[test]
 fn flags_and_verbs_of_later_versions_are_refused_and_never_ignored() {
-    for flag in ["--every=5m", "--watch", "--trash=5d", "--retry-failed", "--inplace", "--snapshot=auto", "--report=x"]
-    {
+    for flag in ["--every=5m", "--watch", "--retry-failed", "--inplace", "--snapshot=auto", "--report=x"] {
         let name = flag.split('=').next().unwrap();
         let said = refused(&["sync", flag, "/a", "/b"]);
         assert!(said.contains(&format!("{name} is not available in this version")), "{flag}: {said}");
     }
-    for verb in ["preflight", "serve", "worker", "job", "trash", "group"] {
+    for verb in ["preflight", "serve", "worker", "job", "group"] {
         assert!(refused(&[verb, "/a", "/b"]).contains("not available in this version"), "{verb}");
     }
 }

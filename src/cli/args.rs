@@ -56,6 +56,12 @@ pub enum Verb {
         override_usage = "copyd verify [OPTIONS] <SRC> <DST>\n       copyd verify [OPTIONS] --manifest <FILE> <DIR>"
     )]
     Verify(Box<VerifyArgs>),
+    /// What replicas kept of deletions at DST: list it, restore it, let it go.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Trash {
+        #[command(subcommand)]
+        verb: TrashVerb,
+    },
     /// Write a completion script for SHELL to stdout.
     Completions {
         #[arg(value_name = "SHELL")]
@@ -70,6 +76,41 @@ pub enum Verb {
     Help {
         #[arg(value_name = "VERB")]
         verb: Option<String>,
+    },
+}
+
+/// `copyd trash …`.
+#[derive(Debug, Subcommand)]
+pub enum TrashVerb {
+    /// Print what the trash of DST holds, the newest first: time, why, kind and path, with tabs between.
+    List {
+        /// The directory that was the destination.
+        #[arg(value_name = "DST")]
+        destination: OsString,
+    },
+    /// Move entries back to the paths that they had, of each path the newest; print what came back.
+    Restore {
+        /// The directory that was the destination.
+        #[arg(value_name = "DST")]
+        destination: OsString,
+        /// Paths from DST, each with everything below it; all there is where none is named.
+        #[arg(value_name = "PATH")]
+        paths: Vec<OsString>,
+        /// Only what was moved away at TIME, as `list` prints it or as it begins (20261122).
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+        /// What stands in the way goes into the trash; without this it stays (exit 23).
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Remove for good what was kept long enough.
+    Expire {
+        /// The directory that was the destination.
+        #[arg(value_name = "DST")]
+        destination: OsString,
+        /// What is older than DURATION [default: what the run with --trash said].
+        #[arg(long, value_name = "DURATION")]
+        older_than: Option<String>,
     },
 }
 
@@ -98,6 +139,9 @@ pub struct CopyArgs {
     /// Delete nothing at all if more than N entries would go (exit 25).
     #[arg(long, value_name = "N", help_heading = "What is done")]
     pub max_delete: Option<u64>,
+    /// Keep what is deleted or replaced for DURATION (30d) in .copyd-trash below DST.
+    #[arg(long, value_name = "DURATION", help_heading = "What is done")]
+    pub trash: Option<String>,
     /// At most N passes; what still changes after them is reported as hot. sync makes one in any case.
     #[arg(
         long,

@@ -81,6 +81,26 @@ pub fn timeout(text: Option<&str>) -> Result<Option<Duration>, Error> {
     Ok(time.filter(|time| !time.is_zero()))
 }
 
+/// `--trash`.
+///
+/// # Errors
+/// [`Error::Usage`] for what is no duration, and for none at all.
+pub fn keep(text: Option<&str>) -> Result<Option<Duration>, Error> {
+    let time = text.map(parse_duration).transpose().map_err(|e| refused("--trash", &e))?;
+    if time.is_some_and(|time| time.is_zero()) {
+        return Err(usage("--trash: 0 keeps nothing: leave the flag out".into()));
+    }
+    Ok(time)
+}
+
+/// `--older-than`.
+///
+/// # Errors
+/// [`Error::Usage`] for what is no duration.
+pub fn age(text: Option<&str>) -> Result<Option<Duration>, Error> {
+    text.map(parse_duration).transpose().map_err(|e| refused("--older-than", &e))
+}
+
 /// `--accept-loss`.
 ///
 /// # Errors

@@ -63,6 +63,7 @@ fn options(kind: JobKind, args: &CopyArgs, max_passes: u32) -> Result<Options, E
         extras: extras(args),
         allow_empty_source: args.allow_empty_source,
         max_delete: args.max_delete,
+        trash: convert::keep(args.trash.as_deref())?,
         max_passes,
         one_file_system: args.scope.one_file_system,
         backend: args.speed.backend.into(),

@@ -4,16 +4,15 @@
 //! guessing whether the thing is missing or simply always on; for most of `-aHAXS` it is on.
 
 /// Verbs and flags of the contract that this version does not have yet.
-const LATER_VERBS: [&str; 6] = ["preflight", "trash", "serve", "worker", "job", "group"];
-const LATER_FLAGS: [&str; 7] =
-    ["--every", "--watch", "--trash", "--retry-failed", "--inplace", "--snapshot", "--report"];
+const LATER_VERBS: [&str; 5] = ["preflight", "serve", "worker", "job", "group"];
+const LATER_FLAGS: [&str; 6] = ["--every", "--watch", "--retry-failed", "--inplace", "--snapshot", "--report"];
 
 const DEFAULT: &str = "is the default: leave it out";
 const CONTENT: &str = "belongs to deciding by content: `copyd verify SRC DST` compares every byte, and what copyd copies \
                        is read back and compared anyway";
 const WHOLE: &str = "has no counterpart: copyd publishes a file only when it is whole, and resumes large ones by chunk";
 const DELETION: &str = "has no counterpart: --delete removes at the end of a pass, when the source was listed whole";
-const BACKUP: &str = "has no counterpart in this version: nothing that is overwritten or deleted is kept";
+const BACKUP: &str = "is --trash DURATION, which keeps what is deleted or replaced in .copyd-trash below DST";
 const NETWORK: &str = "has no counterpart: copyd copies between mounted directories, it speaks to no other host";
 const LINKS: &str = "has no counterpart: symlinks are copied as they are and never followed";
 const METADATA: &str = "has no counterpart: owners, modes, times, ACLs and attributes are always kept as they are; \
@@ -221,7 +220,7 @@ mod tests {
         for name in LATER_FLAGS {
             assert!(flag(name).unwrap().contains("not available in this version"), "{name}");
         }
-        assert!(flag("--trash=5d").unwrap().contains("not available"));
+        assert!(flag("--every=5m").unwrap().contains("not available"));
     }
 
     #[test]

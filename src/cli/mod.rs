@@ -3,6 +3,7 @@
 //! ```text
 //! words ─► args.rs (clap) ─┬─► copy.rs, verify.rs ─► run.rs ─► pass::{run, verify, verify_manifest}
 //!                          │      convert.rs, location.rs          ▲        │ events, counters
+//!                          ├─► trash.rs ─► pass::{trash_list, trash_restore, trash_expire}
 //!                          ├─► packaging.rs (man, completions)   signals.rs ▼
 //!                          └─► usage.rs, hints.rs (refusals)              output/
 //! ```
@@ -19,6 +20,7 @@ mod panics;
 mod rules;
 mod run;
 mod signals;
+mod trash;
 mod usage;
 mod verify;
 
@@ -49,6 +51,7 @@ fn dispatch(words: &[OsString]) -> ExitCode {
         Verb::Migrate(args) => copy::migrate(&args),
         Verb::Sync(args) => copy::sync(&args),
         Verb::Verify(args) => verify::run(&args),
+        Verb::Trash { verb } => trash::run(&verb),
         Verb::Completions { shell } => printed(Ok(packaging::completions(shell))),
         Verb::Man { directory } => man(directory.as_deref()),
         Verb::Help { verb } => printed(packaging::help(verb.as_deref()).map(String::into_bytes)),
@@ -97,6 +100,7 @@ fn printed(text: Result<Vec<u8>, Error>) -> ExitCode {
     }
 }
 
+/// Prints an error with its remedy, and gives its exit code.
 fn failed(error: &Error) -> ExitCode {
     let _ = writeln!(io::stderr(), "{}", output::report(error));
     error.exit_code()

@@ -4,8 +4,9 @@
 //! that is empty or is another than at the start, a count above the limit: nothing goes at all. What
 //! an extra is, and which of them are the job's own, is the business of [`super::extras`].
 
-use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,6 +22,7 @@ use super::extras::{Extra, Fate};
 use super::remove;
 use super::report::Event;
 use super::state::{Run, Task, lane};
+use super::trash::Why;
 
 impl Run<'_> {
     /// A directory stands where the source has something else: removing it is a deletion, and what in
@@ -52,7 +54,7 @@ impl Run<'_> {
                 self.refuse_replacement(item, "replace a directory while deletions are not allowed");
             } else if !self.still_there(&item) {
                 self.release(&item.node, 1);
-            } else if self.delete(&item.node, &item.name) {
+            } else if self.delete(&item.node, &item.name, Why::Replaced) {
                 self.replace(item);
             } else {
                 self.release(&item.node, 1);
@@ -63,7 +65,7 @@ impl Run<'_> {
     fn settle_extra(&self, extra: &Extra) {
         match extra.fate {
             Fate::Remove if extra.within.is_none() && self.is_back(extra) => {}
-            Fate::Remove => drop(self.delete(extra.directory(), &extra.name)),
+            Fate::Remove => drop(self.delete(extra.directory(), &extra.name, Why::Deleted)),
             Fate::Forget => self.forget(extra.directory(), &extra.name),
         }
     }
@@ -174,7 +176,7 @@ impl Run<'_> {
     }
 
     /// Removes one extra with everything in it; whether it is gone.
-    fn delete(&self, node: &Arc<Directory>, name: &CString) -> bool {
+    fn delete(&self, node: &Arc<Directory>, name: &CString, why: Why) -> bool {
         let path = node.path_of(name);
         let gone = node.open(Side::Destination).and_then(|fd| {
             let stat = sys::stat_at(fd.as_fd(), name)?;
@@ -182,7 +184,7 @@ impl Run<'_> {
                 remove::count(fd.as_fd(), name)?
             } else {
                 node.payload.touch();
-                remove::tree(fd.as_fd(), name, &mut |locks| self.lifted_from(node, locks))?
+                self.remove_or_keep(node, &fd, name, why)?
             };
             Ok((stat.kind, count))
         });
@@ -196,10 +198,21 @@ impl Run<'_> {
                 true
             }
             Err(e) => {
-                self.fail_entry(EntryError::io(Side::Destination, "delete", path, e));
+                self.fail_deletion(path, e);
                 false
             }
         }
+    }
+
+    /// Says how many entries went.
+    fn remove_or_keep(&self, node: &Arc<Directory>, directory: &OwnedFd, name: &CStr, why: Why) -> io::Result<u64> {
+        let Some(trash) = &self.trash else {
+            return remove::tree(directory.as_fd(), name, &mut |locks| self.lifted_from(node, locks));
+        };
+        // A mount in it is found by counting.
+        let count = remove::count(directory.as_fd(), name)?;
+        self.to_trash(trash, node, directory, name, why)?;
+        Ok(count)
     }
 
     /// The catalog no longer has an entry, nor anything below it.

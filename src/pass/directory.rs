@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::fidelity::{Locks, Metadata};
 use crate::store::Facts;
-use crate::sys::Stat;
+use crate::sys::{Stat, Time};
 use crate::tree::node::{Node, lock};
 
 use super::nursery::Cradle;
@@ -40,6 +40,8 @@ pub struct Work {
     pub known: Option<Box<Facts>>,
     /// What it shall have at the end; set by its scan.
     pub wanted: OnceLock<Metadata>,
+    /// Its modification time before the pass changed anything in it; kept where there is a trash.
+    pub mtime_before: OnceLock<Time>,
     /// Unsettled: its scan, its subdirectories, its entries on their way.
     unsettled: AtomicU64,
     /// Something was published, linked or removed in it, so its times are off.
@@ -61,6 +63,7 @@ impl Work {
             standing,
             known,
             wanted: OnceLock::new(),
+            mtime_before: OnceLock::new(),
             unsettled: AtomicU64::new(1),
             touched: AtomicBool::new(false),
             lifted: Mutex::default(),

@@ -5,7 +5,7 @@
 //! be done, [`transfer`] makes it whole in a temporary, [`batch`] makes a thousand of those durable,
 //! [`publish`] reads them back and gives them their names, [`relink`] adds the other names of an
 //! inode, [`extras`] and [`delete`] find and remove what the source no longer has, and [`workers`] finishes directories.
-//! Where an immutable flag at the destination is in the way of one of these, [`lift`] takes it away.
+//! What is deleted or replaced can be kept in the [`trash`]. Where an immutable flag at the destination is in the way of one of these, [`lift`] takes it away.
 
 mod again;
 mod batch;
@@ -30,6 +30,7 @@ mod setup;
 mod staging;
 mod state;
 mod transfer;
+mod trash;
 mod verify;
 mod workers;
 
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 pub use options::{BackendChoice, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions};
 pub use report::{Counter, Event, Observer, Outcome, Progress, Stop, Summary};
+pub use trash::{Entry as TrashEntry, Expired, Fate as RestoreFate, RestoreOptions, Restored};
 
 use crate::error::Error;
 
@@ -51,6 +53,32 @@ pub fn run(
     stop: &Arc<Stop>,
 ) -> Result<Summary, Error> {
     session::run(options, observer, progress, stop)
+}
+
+/// Calls `visit` for every entry in the trash of a destination, the newest first.
+///
+/// # Errors
+/// [`Error::Root`] and [`Error::Guard`] for a destination or a trash that can't be used.
+pub fn trash_list(destination: &std::path::Path, visit: &mut dyn FnMut(&TrashEntry)) -> Result<(), Error> {
+    trash::list(destination, visit)
+}
+
+/// Moves entries back from the trash of a destination, and calls `visit` for each.
+///
+/// # Errors
+/// As [`trash_list`].
+pub fn trash_restore(options: &RestoreOptions, visit: &mut dyn FnMut(&Restored)) -> Result<(), Error> {
+    session::raise_descriptor_limit();
+    trash::restore(options, visit)
+}
+
+/// Removes from the trash of a destination what is older than `age`, or than its own run was asked to
+/// keep it.
+///
+/// # Errors
+/// As [`trash_list`].
+pub fn trash_expire(destination: &std::path::Path, age: Option<std::time::Duration>) -> Result<Expired, Error> {
+    trash::expire_command(destination, age)
 }
 
 /// Compares two trees by content and metadata; writes nothing.

@@ -25,6 +25,7 @@ use crate::tree::node::lock;
 use super::directory::{Directory, Standing};
 use super::staging::Temporary;
 use super::state::Run;
+use super::trash::Why;
 
 /// Inode flags that keep a directory from having others renamed into it: immutable, append-only, and
 /// that its entries belong to its project (`FS_XFLAG_*`).
@@ -160,6 +161,23 @@ impl Run<'_> {
         }
     }
 
+    /// What stands in a new directory's place goes, into the trash where there is one.
+    ///
+    /// # Errors
+    /// Whatever moving or removing says.
+    pub fn make_way(&self, node: &Arc<Directory>, directory: &OwnedFd, name: &CStr) -> std::io::Result<()> {
+        if let Some(trash) = &self.trash {
+            let border = |e: std::io::Error| match e.raw_os_error() {
+                Some(libc::EXDEV) => std::io::Error::from_raw_os_error(libc::EOPNOTSUPP),
+                _ => e,
+            };
+            return self.to_trash(trash, node, directory, name, Why::Replaced).map_err(border);
+        }
+        self.change(node, directory, &[(directory.as_fd(), name)], || {
+            rustix::fs::unlinkat(directory, name, AtFlags::empty())
+        })
+    }
+
     fn rename_directory(
         &self,
         parent: &Arc<Directory>,
@@ -169,9 +187,7 @@ impl Run<'_> {
         let target = parent.open(Side::Destination)?;
         let name: &CStr = node.name();
         if nursery.replaces {
-            self.change(parent, &target, &[(target.as_fd(), name)], || {
-                rustix::fs::unlinkat(&*target, name, AtFlags::empty())
-            })?;
+            self.make_way(parent, &target, name)?;
         }
         let temporary = &nursery.temporary;
         self.change(parent, &target, &[], || {

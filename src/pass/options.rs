@@ -91,6 +91,8 @@ pub struct Options {
     pub extras: Extras,
     pub allow_empty_source: bool,
     pub max_delete: Option<u64>,
+    /// What is deleted or replaced is kept at the destination for so long.
+    pub trash: Option<std::time::Duration>,
     pub max_passes: u32,
     pub filter: Filter,
     pub one_file_system: bool,

@@ -237,6 +237,7 @@ impl Run<'_> {
         let target = item.node.open(Side::Destination).map_err(here("open the directory"))?;
         let temporary = &staged.temporary;
         if !item.nested {
+            self.keep_old(&item.node, &target, &item.name)?;
             self.change(&item.node, &target, &[(target.as_fd(), &item.name)], || {
                 rustix::fs::renameat(&*temporary.directory, &*temporary.name, &*target, &*item.name)
             })

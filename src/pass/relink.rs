@@ -144,6 +144,7 @@ impl Run<'_> {
         let entries = [(from.as_fd(), &*leader.name), (to.as_fd(), &*place.name)];
         let linked = if exists {
             // Something stands there: the new name is made aside and takes its place at once.
+            self.keep_old(&place.node, &to, &place.name)?;
             let temporary = self.staging.temporary(worker).map_err(here("make the staging directory"))?;
             self.change(&place.node, &to, &entries, || {
                 rustix::fs::linkat(&*from, &*leader.name, &*temporary.directory, &*temporary.name, AtFlags::empty())

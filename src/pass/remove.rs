@@ -50,8 +50,24 @@ pub fn count(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<u64> {
 /// The first entry that can't be removed ends it; what went before stays gone. A mount inside
 /// is `EXDEV`.
 pub fn tree(directory: BorrowedFd<'_>, name: &CStr, taken: &mut dyn FnMut(Locks)) -> io::Result<u64> {
+    tree_while(directory, name, taken, &mut || true)
+}
+
+/// As [`tree`], as long as `go_on` says so before each entry.
+///
+/// # Errors
+/// As [`tree`], and `Interrupted` where it was told to stop.
+pub fn tree_while(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    taken: &mut dyn FnMut(Locks),
+    go_on: &mut dyn FnMut() -> bool,
+) -> io::Result<u64> {
     let mut removed = 0;
     walk(directory, name, &mut |parent, name, stat, place| {
+        if !go_on() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let flags = if stat.kind == Kind::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         let mut from_parent = |locks| {
             // A directory of the tree is about to go: nothing has to come back to it.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{AtFlags, Mode};
+use rustix::fs::Mode;
 
 use crate::copy::blocks::BlockIo;
 use crate::error::{Class, EntryError, Error, Side};
@@ -153,6 +153,12 @@ impl Run<'_> {
     /// Reads the destination's names, and ends the run at a foreign one.
     fn look_there(&self, sides: &mut Sides, scanner: &mut Scanner<'_>) -> Result<(), Broken> {
         let Some(destination) = &sides.destination else { return Ok(()) };
+        if self.trash.is_some() {
+            let at_root = sides.node.is_root() && self.progress.pass.get() == 1;
+            // The root has its staging directory by now.
+            let before = if at_root { self.roots.destination_stat } else { sys::stat_fd(destination)? };
+            let _ = sides.node.payload.mtime_before.set(before.mtime);
+        }
         sides.names = Names::read(destination)?;
         scanner.reader.directory(sides.node.payload.id, scanner.rows).map_err(Broken::Run)?;
         if self.options.extras != Extras::Guard {
@@ -173,7 +179,7 @@ impl Run<'_> {
 
     /// Names at the root that copyd never takes for a tenant's.
     fn reserved(&self, node: &Directory, name: &CStr) -> bool {
-        node.is_root() && (name == self.staging.name() || name == c".copyd-trash" || name == c"lost+found")
+        node.is_root() && (name == self.staging.name() || name == super::trash::NAME || name == c"lost+found")
     }
 
     fn out_of_scope(&self, sides: &Sides, name: &CStr, destination: &OwnedFd) -> bool {
@@ -228,6 +234,18 @@ impl Run<'_> {
         if self.scope(sides, &name, stat.kind == Kind::Directory) == Scope::Skip {
             sides.names.see(&name);
             return self.ignored(&sides.node, &name, "left out by the filters");
+        }
+        if sides.node.is_root() && name.as_c_str() == super::trash::NAME {
+            let exists = sides.names.see(&name);
+            let own = scanner.rows.get(name.to_bytes()).is_some();
+            if self.source_has_trash {
+                return self.ignored(&sides.node, &name, "the trash of a replica is never replicated");
+            }
+            if self.trash.is_some() || (exists && !own) {
+                let (class, operation) = (Class::Interfered, "copy what has the name of the destination's trash");
+                let path = name.to_bytes().to_vec();
+                return self.fail_entry(EntryError { class, side: Side::Source, operation, path, source: None });
+            }
         }
         if !self.options.filter.is_empty() {
             self.seen.note(&[&sides.prefix, name.to_bytes()].concat());
@@ -459,9 +477,7 @@ impl Run<'_> {
         let Some(destination) = &sides.destination else { return Ok(()) };
         let name = child.name();
         if replaces {
-            self.change(&sides.node, destination, &[(destination.as_fd(), name)], || {
-                rustix::fs::unlinkat(destination, name, AtFlags::empty())
-            })?;
+            self.make_way(&sides.node, destination, name)?;
         }
         self.change(&sides.node, destination, &[], || rustix::fs::mkdirat(destination, name, Mode::RWXU))?;
         sides.node.payload.touch();

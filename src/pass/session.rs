@@ -23,6 +23,7 @@ use super::report::{Event, Observer, Progress, Stop, Summary};
 use super::setup::{Roots, foreign};
 use super::staging::Staging;
 use super::state::{Parts, Run, Tally, Watcher};
+use super::trash::{self, Trash};
 use super::{BackendChoice, Extras, JobKind, Options, digests};
 
 /// A job that is ready to run.
@@ -37,6 +38,8 @@ struct Session<'a> {
     job: Job,
     /// An earlier run made the job.
     resumed: bool,
+    /// The source root is the destination of another job.
+    source_has_trash: bool,
     /// A dry run's own state, removed at its end.
     scratch: Option<Scratch>,
     started: Instant,
@@ -68,8 +71,9 @@ pub fn run(
     let started = Instant::now();
     raise_descriptor_limit();
     let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run)?;
-    let (job, resumed, scratch) = open_job(options, &roots)?;
-    let mut session = Session { options, observer, progress, stop, roots, absent, job, resumed, scratch, started };
+    let OpenedJob { job, resumed, source_has_trash, scratch } = open_job(options, &roots)?;
+    let mut session =
+        Session { options, observer, progress, stop, roots, absent, job, resumed, source_has_trash, scratch, started };
     observer.event(&Event::Started {
         job: session.job.id(),
         kind: options.kind.word(),
@@ -89,7 +93,15 @@ pub fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
-fn open_job(options: &Options, roots: &Roots) -> Result<(Job, bool, Option<Scratch>), Error> {
+/// A job as a run finds or makes it.
+struct OpenedJob {
+    job: Job,
+    resumed: bool,
+    source_has_trash: bool,
+    scratch: Option<Scratch>,
+}
+
+fn open_job(options: &Options, roots: &Roots) -> Result<OpenedJob, Error> {
     let identity = |side, fd: &Arc<std::os::fd::OwnedFd>, path: &Path| {
         let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         RootIdentity::of(fd, &full).map_err(|e| Error::Root {
@@ -108,20 +120,22 @@ fn open_job(options: &Options, roots: &Roots) -> Result<(Job, bool, Option<Scrat
         if path.exists() {
             let store = Store::open(&StateDir::open(&path)?)?;
             if let Some(job) = store.find(options.kind.word(), &source, &destination)? {
-                return Ok((job, true, None));
+                let source_has_trash = store.is_destination(&source)?;
+                return Ok(OpenedJob { job, resumed: true, source_has_trash, scratch: None });
             }
             refuse_exchanged(options, &store, &source, &destination)?;
         }
         let scratch = Scratch(std::env::temp_dir().join(format!("copyd-dry-run-{}", uuid::Uuid::now_v7())));
         let store = Store::open(&StateDir::open(&scratch.0)?)?;
         let opened = store.find_or_create(options.kind.word(), &source, &destination, &texts)?;
-        return Ok((opened.job, false, Some(scratch)));
+        return Ok(OpenedJob { job: opened.job, resumed: false, source_has_trash: false, scratch: Some(scratch) });
     }
     roots.refuse_state_inside(&path)?;
     let store = Store::open(&StateDir::open(&path)?)?;
     refuse_exchanged(options, &store, &source, &destination)?;
     let opened = store.find_or_create(options.kind.word(), &source, &destination, &texts)?;
-    Ok((opened.job, opened.resumed, None))
+    let source_has_trash = store.is_destination(&source)?;
+    Ok(OpenedJob { job: opened.job, resumed: opened.resumed, source_has_trash, scratch: None })
 }
 
 /// Refuses a source that is another share than when a job with this destination was made: a mount
@@ -159,7 +173,7 @@ impl Session<'_> {
                     sys::stat_at(self.roots.destination.as_fd(), name).is_ok_and(|stat| stat.kind == Kind::Directory);
                 let out_of_scope =
                     self.options.filter.decide(name.to_bytes(), is_directory) == crate::tree::filter::Verdict::Skip;
-                if name != c"lost+found" && name != c".copyd-trash" && !out_of_scope {
+                if name != c"lost+found" && name != super::trash::NAME && !out_of_scope {
                     return Err(foreign(&self.options.destination, name.to_bytes()));
                 }
             }
@@ -216,9 +230,26 @@ impl Session<'_> {
             let state = if matches!(summary.exit, ExitCode::Stopped) { JobState::Running } else { JobState::Complete };
             self.job.finish(state, &format!("{{\"backend\":\"{}\"}}", engine.backend.word()))?;
         }
+        self.expire_trash();
         summary.elapsed = self.started.elapsed();
         drop(self.scratch.take());
         Ok(summary)
+    }
+
+    /// What earlier runs kept for longer than this one is asked to goes. A failure is for the log: the
+    /// next run tries again.
+    fn expire_trash(&self) {
+        let Some(age) = self.options.trash.filter(|_| !self.options.dry_run && !self.stop.requested()) else { return };
+        match trash::expire(&self.roots.destination, Some(age), &|| self.stop.requested()) {
+            Ok(done) if done.entries > 0 => {
+                tracing::info!(generations = done.generations, entries = done.entries, more = done.more, "expired");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the trash could not be looked through for what is to expire");
+                self.observer.event(&Event::Note("what the trash has kept long enough could not be removed"));
+            }
+        }
     }
 
     #[expect(clippy::type_complexity, reason = "the parts of one pass's outcome, taken apart at once")]
@@ -310,6 +341,9 @@ impl Session<'_> {
         }
         let stop = Arc::clone(self.stop);
         let pace = Pace::new(self.options.bytes_per_second, move || stop.requested()).counting(&self.progress.beat);
+        let trash = self.options.trash.filter(|_| !self.options.dry_run).map(|keep| {
+            Trash::new(Arc::clone(&self.roots.destination), self.job.id(), keep, destination_traits.clone())
+        });
         Ok(Run::new(Parts {
             options: self.options,
             roots: &self.roots,
@@ -321,6 +355,8 @@ impl Session<'_> {
             catalog_complete,
             workers: lanes,
             staging,
+            trash,
+            source_has_trash: self.source_has_trash,
             losses,
             pace: Arc::new(pace),
             source_traits,

@@ -41,6 +41,7 @@ use super::report::{Counter, Event, Observer, Progress, Stop};
 use super::setup::Roots;
 use super::staging::Staging;
 use super::transfer::BigCopy;
+use super::trash::Trash;
 
 /// One piece of work for a worker.
 #[derive(Debug)]
@@ -169,6 +170,10 @@ pub struct Run<'a> {
     pub workers: usize,
     pub queue: Queue<Task, { lane::COUNT }>,
     pub staging: Staging,
+    /// Where what is deleted or replaced is kept, if it is.
+    pub trash: Option<Trash>,
+    /// The source root is the destination of another job, and a trash in it is copyd's own.
+    pub source_has_trash: bool,
     pub batches: Batches,
     pub links: Links<Work, Settled>,
     pub losses: &'a LossLog<'a>,
@@ -240,6 +245,8 @@ pub struct Parts<'a> {
     pub catalog_complete: bool,
     pub workers: usize,
     pub staging: Staging,
+    pub trash: Option<Trash>,
+    pub source_has_trash: bool,
     pub losses: &'a LossLog<'a>,
     pub pace: Arc<Pace>,
     pub source_traits: SideTraits,
@@ -265,6 +272,8 @@ impl<'a> Run<'a> {
             workers: parts.workers,
             queue: Queue::default(),
             staging: parts.staging,
+            trash: parts.trash,
+            source_has_trash: parts.source_has_trash,
             batches,
             links: Links::default(),
             losses: parts.losses,

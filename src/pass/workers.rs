@@ -158,6 +158,10 @@ impl Run<'_> {
             }
         }
         self.lifted_from(root, self.staging.take_lifted());
+        if let Some(trash) = self.trash.as_ref().filter(|trash| trash.in_use()) {
+            root.payload.touch();
+            self.lifted_from(root, trash.take_lifted());
+        }
         self.release(root, 1);
         self.lock_lifted();
         if !self.options.dry_run {

@@ -124,6 +124,17 @@ impl Store {
         Ok(Some(self.job(found, lock, jobs, source)))
     }
 
+    /// Whether a job has this root as its destination.
+    ///
+    /// # Errors
+    /// As [`Store::find_or_create`].
+    pub fn is_destination(&self, root: &RootIdentity) -> Result<bool, Error> {
+        let _guard = self.lock()?;
+        self.connect()?
+            .query_row("SELECT EXISTS (SELECT 1 FROM job WHERE destination_key = ?)", [root.key()], |row| row.get(0))
+            .map_err(|error| database::failure(&self.jobs_path(), error))
+    }
+
     /// A job whose source was at this path and is another one than lies there now, while no job knows
     /// the pair of roots as it is: most likely what was to be mounted there is not (promise P4).
     ///
