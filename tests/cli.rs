@@ -130,7 +130,7 @@ fn every_exit_code_of_the_contract_stands_in_the_help() {
 
 #[test]
 fn flags_and_verbs_of_later_versions_are_refused_and_never_ignored() {
-    for flag in ["--every=5m", "--watch", "--retry-failed", "--inplace", "--snapshot=auto", "--report=x"] {
+    for flag in ["--every=5m", "--watch", "--inplace", "--snapshot=auto", "--report=x"] {
         let name = flag.split('=').next().unwrap();
         let said = refused(&["sync", flag, "/a", "/b"]);
         assert!(said.contains(&format!("{name} is not available in this version")), "{flag}: {said}");

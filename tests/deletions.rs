@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -191,5 +192,81 @@ fn entries_whose_source_goes_while_a_migration_runs_are_removed_in_its_next_pass
     fs::write(stage.source.join("large-2"), vec![9; 2 << 20]).unwrap();
     let run = running.wait().expect(0);
     assert!(run.summary().count("passes") > 1, "{run}");
+    assert_same(&stage.source, &stage.destination);
+}
+
+#[test]
+fn a_retry_looks_only_at_what_failed_takes_off_what_succeeds_and_deletes_nothing() {
+    let stage = Stage::new(FsType::Tmpfs);
+    fs::write(stage.source.join("free"), b"free").unwrap();
+    let blocked = stage.destination.join("blocked");
+    for name in ["blocked", "blocked/deep"] {
+        fs::create_dir(stage.source.join(name)).unwrap();
+    }
+    for name in ["first", "second", "deep/third"] {
+        fs::write(stage.source.join("blocked").join(name), name).unwrap();
+    }
+    fs::hard_link(stage.source.join("free"), stage.source.join("blocked/link")).unwrap();
+    let refused = Copyd::new("sync").arg(&stage.source).arg(&stage.destination).arg("--retry-failed");
+    let run = refused.state_dir(&stage.state).run().expect(43);
+    assert_said(&run, &["no earlier run"]);
+
+    // Directories of others stand where the files are to come, and stay.
+    for name in ["first", "link", "deep/third"] {
+        fs::create_dir_all(blocked.join(name).join("theirs")).unwrap();
+    }
+    let run = stage.sync().arg("--keep-extra").run().expect(23);
+    assert_eq!(run.summary().count("failed"), 3, "{run}");
+    let retry = || stage.sync().args(&["--keep-extra", "--retry-failed"]).run();
+    let run = retry().expect(23);
+    assert_eq!(run.summary().count("failed"), 3, "{run}");
+
+    // What is not on the list is left alone, and gone entries are not deleted.
+    fs::write(stage.source.join("one/file-0"), b"changed, but never failed").unwrap();
+    fs::remove_file(stage.source.join("two/file-0")).unwrap();
+    fs::remove_dir_all(blocked.join("first")).unwrap();
+    fs::remove_dir_all(blocked.join("link")).unwrap();
+    let run = retry().expect(23);
+    assert_eq!((run.summary().count("failed"), run.summary().count("files_copied")), (1, 1), "{run}");
+    assert_eq!(fs::read(stage.destination.join("one/file-0")).unwrap(), b"one 0\n", "{run}");
+    assert!(stage.destination.join("two/file-0").exists(), "{run}");
+    assert_eq!(fs::read(blocked.join("first")).unwrap(), b"first");
+    let inode = |name: &str| fs::metadata(stage.destination.join(name)).unwrap().ino();
+    assert_eq!(inode("free"), inode("blocked/link"), "a name is only as good as its link");
+
+    // Gone on both sides is settled too.
+    fs::remove_dir_all(stage.source.join("blocked/deep")).unwrap();
+    fs::remove_dir_all(blocked.join("deep")).unwrap();
+    let run = retry().expect(0);
+    assert_eq!(run.summary().count("failed"), 0, "{run}");
+    let run = retry().expect(0);
+    assert_eq!(run.summary().count("entries"), 1, "nothing is left on the list: {run}");
+    stage.sync().arg("--delete").run().expect(0);
+    assert_same(&stage.source, &stage.destination);
+}
+
+#[test]
+fn a_retry_copies_what_was_hot() {
+    let stage = Stage::new(FsType::Tmpfs);
+    let hot = stage.source.join("hot");
+    fs::write(&hot, vec![1; 3 << 20]).unwrap();
+    let writer = {
+        let (hot, stop) = (hot.clone(), stage.volume.path().join("stop"));
+        thread::spawn(move || {
+            let file = fs::File::options().write(true).open(hot).unwrap();
+            while !stop.exists() {
+                file.write_at(b"on", 5).unwrap();
+                thread::sleep(Duration::from_millis(1));
+            }
+        })
+    };
+    let run = stage.sync().args(&["--bwlimit", "8M"]).run().expect(23);
+    fs::write(stage.volume.path().join("stop"), b"").unwrap();
+    writer.join().unwrap();
+    assert_eq!(run.summary().count("hot"), 1, "{run}");
+    let named = run.events().iter().any(|e| e["event"] == "entry_failed" && e["class"] == "hot" && e["name"] == "hot");
+    assert!(named, "{run}");
+    let run = stage.sync().arg("--retry-failed").run().expect(0);
+    assert_eq!((run.summary().count("files_copied"), run.summary().count("hot")), (1, 0), "{run}");
     assert_same(&stage.source, &stage.destination);
 }

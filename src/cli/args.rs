@@ -142,6 +142,9 @@ pub struct CopyArgs {
     /// Keep what is deleted or replaced for DURATION (30d) in .copyd-trash below DST.
     #[arg(long, value_name = "DURATION", help_heading = "What is done")]
     pub trash: Option<String>,
+    /// Try only what an earlier run left as failed or hot; deletes nothing.
+    #[arg(long, conflicts_with_all = ["dry_run", "delete"], help_heading = "What is done")]
+    pub retry_failed: bool,
     /// At most N passes; what still changes after them is reported as hot. sync makes one in any case.
     #[arg(
         long,

@@ -65,6 +65,7 @@ fn options(kind: JobKind, args: &CopyArgs, max_passes: u32) -> Result<Options, E
         max_delete: args.max_delete,
         trash: convert::keep(args.trash.as_deref())?,
         max_passes,
+        retry_failed: args.retry_failed,
         one_file_system: args.scope.one_file_system,
         backend: args.speed.backend.into(),
         provision: args.provision.into(),

@@ -5,7 +5,7 @@
 
 /// Verbs and flags of the contract that this version does not have yet.
 const LATER_VERBS: [&str; 5] = ["preflight", "serve", "worker", "job", "group"];
-const LATER_FLAGS: [&str; 6] = ["--every", "--watch", "--retry-failed", "--inplace", "--snapshot", "--report"];
+const LATER_FLAGS: [&str; 5] = ["--every", "--watch", "--inplace", "--snapshot", "--report"];
 
 const DEFAULT: &str = "is the default: leave it out";
 const CONTENT: &str = "belongs to deciding by content: `copyd verify SRC DST` compares every byte, and what copyd copies \

@@ -121,6 +121,10 @@ impl Run<'_> {
     }
 
     fn deletion_allowed(&self, extras: &[Extra], replacements: &[Item]) -> bool {
+        if self.retry.is_some() {
+            self.note("nothing was deleted: a retry does not list the source whole");
+            return false;
+        }
         if self.listing_failed.load(Ordering::Relaxed) {
             self.note("nothing was deleted: the source could not be listed whole in this pass");
             return false;

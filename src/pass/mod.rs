@@ -23,6 +23,7 @@ mod records;
 mod relink;
 mod remove;
 mod report;
+mod retry;
 mod row;
 mod scan;
 mod session;

@@ -94,6 +94,8 @@ pub struct Options {
     /// What is deleted or replaced is kept at the destination for so long.
     pub trash: Option<std::time::Duration>,
     pub max_passes: u32,
+    /// Only what an earlier run left as failed or hot.
+    pub retry_failed: bool,
     pub filter: Filter,
     pub one_file_system: bool,
     pub id_map: IdMap,

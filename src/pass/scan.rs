@@ -4,7 +4,7 @@
 //! directory is touched. The source comes in pages, so the copy of a directory with 10^6 entries
 //! starts after the first two thousand, and a scanner whose copies pile up carries some out itself.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +27,7 @@ use super::again::Suspect;
 use super::decide::{self, Verdict};
 use super::directory::{Directory, Item, Standing, Work};
 use super::records::Batch;
+use super::retry::Retry;
 use super::state::{Run, Settled, Task, lane};
 
 /// What a scanning worker has at hand.
@@ -110,7 +111,9 @@ impl Run<'_> {
         let listed = Arc::clone(&sides.source);
         let scope =
             if self.options.filter.is_empty() { Descend::All } else { self.options.filter.descend(&node.path()) };
-        if scope != Descend::No {
+        if let Some((retry, wanted)) = self.retry.and_then(|retry| Some((retry, retry.names_in(&node.path())?))) {
+            self.scan_names(&mut sides, retry, wanted, scanner);
+        } else if scope != Descend::No {
             listing::pages::<std::io::Error>(&listed, |page| {
                 self.scan_page(&mut sides, page, scanner);
                 self.close_nursery(node);
@@ -119,6 +122,24 @@ impl Run<'_> {
         }
         self.hand_out(&mut sides);
         self.keep_extras(sides, scanner)
+    }
+
+    /// Looks at these names only.
+    fn scan_names(&self, sides: &mut Sides, retry: &Retry, wanted: Vec<CString>, scanner: &mut Scanner<'_>) {
+        for name in wanted {
+            if self.halted() {
+                return;
+            }
+            let path = sides.node.path_of(&name);
+            match sys::stat_at(sides.source.as_fd(), &name) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    let stands = sides.names.see(&name);
+                    self.gone(retry, path, stands);
+                }
+                // What else is wrong with it is said where it is looked at.
+                _ => self.scan_entry(sides, Listed { name, ino: 0 }, scanner),
+            }
+        }
     }
 
     fn open_there(&self, node: &Arc<Directory>) -> Result<Arc<OwnedFd>, Broken> {
@@ -486,7 +507,7 @@ impl Run<'_> {
 
     /// What the destination has and the source has not.
     fn keep_extras(&self, sides: Sides, scanner: &Scanner<'_>) -> Result<(), Broken> {
-        let Some(destination) = &sides.destination else { return Ok(()) };
+        let Some(destination) = sides.destination.as_ref().filter(|_| self.retry.is_none()) else { return Ok(()) };
         let mut extras = Vec::new();
         for (name, seen) in sides.names.iter() {
             if seen || self.reserved(&sides.node, name) || self.out_of_scope(&sides, name, destination) {

@@ -20,6 +20,7 @@ use super::batch::Durability;
 use super::directory::{Directory, Standing, Work};
 use super::records::Records;
 use super::report::{Event, Observer, Progress, Stop, Summary};
+use super::retry::Retry;
 use super::setup::{Roots, foreign};
 use super::staging::Staging;
 use super::state::{Parts, Run, Tally, Watcher};
@@ -133,6 +134,12 @@ fn open_job(options: &Options, roots: &Roots) -> Result<OpenedJob, Error> {
     roots.refuse_state_inside(&path)?;
     let store = Store::open(&StateDir::open(&path)?)?;
     refuse_exchanged(options, &store, &source, &destination)?;
+    if options.retry_failed && store.find(options.kind.word(), &source, &destination)?.is_none() {
+        return Err(Error::Guard {
+            what: "no earlier run of this job is known, so nothing failed in one".into(),
+            remedy: "check both paths and --state-dir, or leave out --retry-failed",
+        });
+    }
     let opened = store.find_or_create(options.kind.word(), &source, &destination, &texts)?;
     let source_has_trash = store.is_destination(&source)?;
     Ok(OpenedJob { job: opened.job, resumed: opened.resumed, source_has_trash, scratch: None })
@@ -199,14 +206,19 @@ impl Session<'_> {
             self.job.start()?;
         }
         let writer = catalog.writer()?;
-        writer.forget_failures()?;
+        let retry =
+            self.options.retry_failed.then(|| Retry::load(&catalog.reader()?, &self.roots.source)).transpose()?;
+        if retry.is_none() {
+            writer.forget_failures()?;
+        }
         let observer = self.observer;
         let losses = LossLog::new(move |class, path, detail| observer.event(&Event::Loss { class, path, detail }));
         let tally = Tally::default();
         // One pass comes by every entry, so the catalog need not be read again for the digests.
         let records = if self.resumed { Records::beside_catalog() } else { Records::default() };
         let mut records = (!self.options.dry_run).then_some(records);
-        let outcome = self.passes(&catalog, &writer, catalog_complete, &losses, &tally, records.as_ref());
+        let outcome =
+            self.passes(&catalog, &writer, catalog_complete, &losses, &tally, (records.as_ref(), retry.as_ref()));
         let (engine, passes, over_limit, changed) = match outcome {
             Ok(outcome) => outcome,
             Err(e) => {
@@ -219,15 +231,24 @@ impl Session<'_> {
             records = None;
         }
         let mut summary = self.summary(&engine, passes, over_limit, &losses, &tally);
-        let whole =
-            summary.failed == 0 && summary.hot == 0 && summary.exit != ExitCode::Stopped && !self.options.dry_run;
+        // A retry says nothing of what an interrupted run did not come to.
+        let listed = retry.is_none() || catalog_complete;
+        let whole = listed
+            && summary.failed == 0
+            && summary.hot == 0
+            && summary.exit != ExitCode::Stopped
+            && !self.options.dry_run;
         if whole {
             let found = digests::of_job((&catalog, &writer), records, self.options, changed, self.progress)?;
             (summary.share_digest, summary.metadata_digest) = found;
         }
+        if let Some(retry) = retry.filter(|_| summary.exit != ExitCode::Stopped) {
+            writer.settle_failures(retry.settled())?;
+        }
         writer.finish()?;
         if !self.options.dry_run {
-            let state = if matches!(summary.exit, ExitCode::Stopped) { JobState::Running } else { JobState::Complete };
+            let state =
+                if !listed || summary.exit == ExitCode::Stopped { JobState::Running } else { JobState::Complete };
             self.job.finish(state, &format!("{{\"backend\":\"{}\"}}", engine.backend.word()))?;
         }
         self.expire_trash();
@@ -260,7 +281,7 @@ impl Session<'_> {
         mut catalog_complete: bool,
         losses: &LossLog<'_>,
         tally: &Tally,
-        records: Option<&Records>,
+        (records, retry): (Option<&Records>, Option<&Retry>),
     ) -> Result<(Engine, u32, Option<(u64, u64)>, bool), Error> {
         let mut engine = None;
         let mut changed = false;
@@ -274,9 +295,10 @@ impl Session<'_> {
                 losses,
                 tally,
                 &mut engine,
-                records.filter(|_| pass == 1),
+                (records.filter(|_| pass == 1), retry),
             )?;
             self.progress.pass.add(1);
+            retry.inspect(|retry| retry.start_pass());
             self.progress.scan_complete.store(false, Ordering::Relaxed);
             self.observer.event(&Event::PassStarted { pass });
             let before = (self.progress.files_copied.get(), tally.hot.get(), self.progress.failed.get());
@@ -316,7 +338,7 @@ impl Session<'_> {
         losses: &'r LossLog<'r>,
         tally: &'r Tally,
         engine: &mut Option<Engine>,
-        records: Option<&'r Records>,
+        (records, retry): (Option<&'r Records>, Option<&'r Retry>),
     ) -> Result<Run<'r>, Error> {
         let lanes = self.workers();
         let staging = Staging::new(Arc::clone(&self.roots.destination), self.job.id(), lanes, !self.options.dry_run)
@@ -363,6 +385,7 @@ impl Session<'_> {
             destination_traits,
             tally,
             records,
+            retry,
         }))
     }
 

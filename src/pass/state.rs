@@ -38,6 +38,7 @@ use super::publish::Staged;
 use super::queue::Queue;
 use super::records::Records;
 use super::report::{Counter, Event, Observer, Progress, Stop};
+use super::retry::Retry;
 use super::setup::Roots;
 use super::staging::Staging;
 use super::transfer::BigCopy;
@@ -203,6 +204,8 @@ pub struct Run<'a> {
     pub seen: Seen,
     /// All entries, for the digests, where this pass records every one of them.
     pub records: Option<&'a Records>,
+    /// Only this is looked at, where a run tries again what failed.
+    pub retry: Option<&'a Retry>,
     /// Directories that grow in the staging area, and how many may.
     pub nurseries: AtomicUsize,
     pub nurseries_most: usize,
@@ -253,6 +256,7 @@ pub struct Parts<'a> {
     pub destination_traits: SideTraits,
     pub tally: &'a Tally,
     pub records: Option<&'a Records>,
+    pub retry: Option<&'a Retry>,
 }
 
 impl<'a> Run<'a> {
@@ -296,6 +300,7 @@ impl<'a> Run<'a> {
             phase: Mutex::new(Phase::Copy),
             seen: parts.options.filter.watch(),
             records: parts.records,
+            retry: parts.retry,
             nurseries: AtomicUsize::new(0),
             nurseries_most: super::nursery::most(descriptors),
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -414,6 +419,9 @@ impl<'a> Run<'a> {
             }
         }
         self.progress.entries_done.add(1);
+        if let Some(retry) = self.retry {
+            retry.fail(&error.path);
+        }
         self.event(&Event::EntryFailed(&error));
         let batch = Batch { failures: vec![Failure::from(&error)], ..Batch::default() };
         if let Err(e) = self.writer.send(batch) {
@@ -436,7 +444,7 @@ impl<'a> Run<'a> {
 
     /// Paths of `--files-from` that the source does not have fail the run, as they do with rsync.
     pub fn name_missing(&self) {
-        if self.halted() {
+        if self.halted() || self.retry.is_some() {
             return;
         }
         for (_, path) in self.seen.missing() {

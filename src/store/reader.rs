@@ -224,6 +224,19 @@ impl CatalogReader {
         count.map(i64::cast_unsigned).map_err(|error| self.shared.failure(error))
     }
 
+    /// Path and class of everything that failed or was hot in the last run, in the order of paths; an
+    /// entry that failed on both sides is there twice.
+    ///
+    /// # Errors
+    /// As [`CatalogReader::directory`].
+    pub fn failures(&self) -> Result<Vec<(Vec<u8>, String)>, Error> {
+        let read = || -> rusqlite::Result<Vec<(Vec<u8>, String)>> {
+            let mut statement = self.connection.prepare("SELECT path, class FROM failure ORDER BY path")?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        read().map_err(|error| self.shared.failure(error))
+    }
+
     /// The groups that have two or more names within the share: an inode whose other names lie
     /// outside it stands alone.
     ///

@@ -68,6 +68,8 @@ impl From<&EntryError> for Failure {
 enum Message {
     Batch(Batch),
     ForgetFailures,
+    /// These paths are no failures any more.
+    Settled(Vec<Vec<u8>>),
     Digests(Digests),
     /// Commit what came before, make it durable if asked, then answer.
     Flush {
@@ -116,6 +118,14 @@ impl Writer {
     /// As [`Writer::send`].
     pub fn forget_failures(&self) -> Result<(), Error> {
         self.message(Message::ForgetFailures)
+    }
+
+    /// Takes paths off the list of failures.
+    ///
+    /// # Errors
+    /// As [`Writer::send`].
+    pub fn settle_failures(&self, paths: Vec<Vec<u8>>) -> Result<(), Error> {
+        self.message(Message::Settled(paths))
     }
 
     /// Keeps the digests of a completed pass until the next change of a row.
@@ -281,6 +291,12 @@ impl<'c> Applier<'c> {
                     self.apply(&batch)?;
                 }
                 Message::ForgetFailures => self.connection.execute_batch("DELETE FROM failure")?,
+                Message::Settled(paths) => {
+                    let mut settle = self.connection.prepare("DELETE FROM failure WHERE path = ?")?;
+                    for path in paths {
+                        settle.execute([path])?;
+                    }
+                }
                 Message::Digests(digests) => {
                     self.connection.execute(
                         "REPLACE INTO digests(one, share, metadata) VALUES (1, ?, ?)",
