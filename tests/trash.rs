@@ -34,9 +34,9 @@ impl Stage {
         fill(&source);
         let original = volume.path().join("original");
         tool("coreutils", "cp", &["-a".as_ref(), source.as_os_str(), original.as_os_str()]);
-        let stage = Self { source, destination, original, state, volume };
-        stage.sync(&[]).run().expect(0);
-        stage
+        let made = Self { source, destination, original, state, volume };
+        made.sync(&[]).run().expect(0);
+        made
     }
 
     fn sync(&self, flags: &[&str]) -> Copyd {
