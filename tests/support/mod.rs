@@ -9,6 +9,7 @@
 //! - [`trees`]: trees to migrate, the same on every run.
 //! - [`mounts`]: file systems of one's own, gone with the process that made them.
 //! - [`copyd`]: the binary, with a limit on its time.
+//! - [`crash`]: a job to be killed, and what has to hold at any moment.
 //! - [`cursor`]: moving through a tree of any depth with one descriptor.
 //! - [`raw`]: the few system calls that no safe crate offers.
 
@@ -16,6 +17,7 @@
 
 pub mod canary;
 pub mod copyd;
+pub mod crash;
 pub mod cursor;
 pub mod mounts;
 pub mod oracle;

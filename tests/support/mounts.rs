@@ -214,6 +214,31 @@ fn memory_available_mib() -> u64 {
     kib.expect("/proc/meminfo names MemAvailable since Linux 3.14") / 1024
 }
 
+/// A copy of an image, mounted. Its file goes with it.
+#[derive(Debug)]
+pub struct ImageCopy {
+    mounted: Option<Mounted>,
+    file: PathBuf,
+}
+
+impl ImageCopy {
+    pub fn mount(kind: FsType, file: PathBuf) -> Self {
+        let mounted = Mounted::new(kind, &file, "loop");
+        Self { mounted: Some(mounted), file }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.mounted.as_ref().expect("it is mounted until it is dropped").point
+    }
+}
+
+impl Drop for ImageCopy {
+    fn drop(&mut self) {
+        self.mounted = None;
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
 impl LoopFs {
     /// xfs needs at least 300 MiB (mkfs.xfs 5.19), btrfs 109 MiB.
     pub fn new(kind: FsType, size_mib: u64) -> Self {
@@ -255,6 +280,19 @@ impl LoopFs {
             others.push(Self::new(FsType::Ext4, 8));
             self.mounted = Some(Mounted::new(self.kind, &self.image(), self.options));
         }
+    }
+
+    /// Cuts the power: from now on nothing reaches the image, and what was not synced never will
+    /// (`XFS_IOC_GOINGDOWN` without a flush of the log, which ext4 answers too).
+    pub fn cut_power(&self) {
+        let point = self.path().to_string_lossy().into_owned();
+        tool("xfsprogs", "xfs_io", &["-x", "-c", "shutdown", &point]);
+    }
+
+    /// Takes it down and mounts it again, with its log replayed.
+    pub fn power_on(&mut self) {
+        self.mounted = None;
+        self.mounted = Some(Mounted::new(self.kind, &self.image(), self.options));
     }
 
     /// The file below the block device.
