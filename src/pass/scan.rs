@@ -377,7 +377,8 @@ impl Run<'_> {
                 self.settle_known(&item, there, known, target);
             }
             Verdict::CompareMetadata => {
-                if self.options.manifest.is_some() && item.stat.kind == Kind::File {
+                let believed = self.options.manifest.is_none() && !(self.doubtful && known.is_none());
+                if !believed && item.stat.kind == Kind::File {
                     return self.suspect(sides, Suspect::new(item, *there, known, true, true));
                 }
                 self.compare_metadata(item, there, known.as_ref());

@@ -375,6 +375,7 @@ impl Session<'_> {
             catalog,
             writer,
             catalog_complete,
+            doubtful: self.resumed && !catalog.closed_in_order() && self.made_it_all(),
             workers: lanes,
             staging,
             trash,
@@ -387,6 +388,12 @@ impl Session<'_> {
             records,
             retry,
         }))
+    }
+
+    /// Whether what stands at the destination is the job's own work: it began with nothing there, or an
+    /// earlier run has come to its end and seen all of it.
+    fn made_it_all(&self) -> bool {
+        self.options.extras == Extras::Guard || self.job.last_summary().is_some()
     }
 
     /// What a new file at the destination has by itself, and how fine its times are.

@@ -168,6 +168,9 @@ pub struct Run<'a> {
     pub writer: &'a Writer,
     /// The job has finished a pass before, so its catalog knows all that it put there.
     pub catalog_complete: bool,
+    /// Rows of what the job itself put there may be missing: a file that the catalog doesn't know is
+    /// hashed before it counts as equal.
+    pub doubtful: bool,
     pub workers: usize,
     pub queue: Queue<Task, { lane::COUNT }>,
     pub staging: Staging,
@@ -246,6 +249,7 @@ pub struct Parts<'a> {
     pub catalog: &'a Catalog,
     pub writer: &'a Writer,
     pub catalog_complete: bool,
+    pub doubtful: bool,
     pub workers: usize,
     pub staging: Staging,
     pub trash: Option<Trash>,
@@ -273,6 +277,7 @@ impl<'a> Run<'a> {
             catalog: parts.catalog,
             writer: parts.writer,
             catalog_complete: parts.catalog_complete,
+            doubtful: parts.doubtful,
             workers: parts.workers,
             queue: Queue::default(),
             staging: parts.staging,

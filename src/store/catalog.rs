@@ -40,6 +40,7 @@ pub struct Catalog {
     shared: Arc<Shared>,
     /// The connection that opened the file; the writer takes it over.
     opened: Mutex<Option<Connection>>,
+    closed_in_order: bool,
 }
 
 /// What writer and readers have in common.
@@ -69,7 +70,18 @@ impl Catalog {
         let next = u64::try_from(next).ok().filter(|next| *next > ROOT_DIRECTORY);
         let next = next.ok_or_else(|| database::damaged(path, "next_directory is out of range"))?;
         let shared = Shared { path: path.to_owned(), source_dev, next_directory: AtomicU64::new(next), _lock: lock };
-        Ok(Self { shared: Arc::new(shared), opened: Mutex::new(Some(connection)) })
+        Ok(Self { shared: Arc::new(shared), opened: Mutex::new(Some(connection)), closed_in_order: false })
+    }
+
+    /// Whether the file is as the last run left it, and that run ended by itself. Else rows may be
+    /// missing: of what a killed run did last, or of all that came after an old copy.
+    #[must_use]
+    pub const fn closed_in_order(&self) -> bool {
+        self.closed_in_order
+    }
+
+    pub(super) const fn mark_closed_in_order(&mut self) {
+        self.closed_in_order = true;
     }
 
     /// The file, for messages.

@@ -416,8 +416,10 @@ impl Job {
     pub fn catalog(&self) -> Result<Catalog, Error> {
         let path = self.directory.join(CATALOG);
         let closed_in_order = self.catalog_stamp.is_some() && stamp(&path).ok() == self.catalog_stamp;
-        let catalog = Catalog::open(&path, self.source_dev, Some(Arc::clone(&self.lock)))?;
-        if !closed_in_order {
+        let mut catalog = Catalog::open(&path, self.source_dev, Some(Arc::clone(&self.lock)))?;
+        if closed_in_order {
+            catalog.mark_closed_in_order();
+        } else {
             catalog.check()?;
         }
         Ok(catalog)
