@@ -30,7 +30,7 @@ impl Range {
         let volumes = [volume(FsType::Tmpfs, 512), volume(to, 640)];
         let source = volumes[0].path().join("source");
         let large = usize::try_from(number("COPYD_LARGE_MIB", 40)).expect("it fits in memory");
-        mixed_tree(&source, seed, [24, large]);
+        mixed_tree(&source, seed, 150, [24, large]);
         let canary = Canary::plant(volumes[1].path());
         Self { source, state: volumes[0].path().join("state"), canary, volumes }
     }

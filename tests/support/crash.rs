@@ -31,15 +31,15 @@ pub fn seed() -> u64 {
     number("COPYD_SEED", 20_261_122)
 }
 
-/// Small files in directories and at the root, middle ones, two large ones of so many MiB, links and
-/// a hole.
-pub fn mixed_tree(root: &Path, seed: u64, large_mib: [usize; 2]) {
+/// Small files, so many in each of eight directories and 300 at the root, middle ones, two large ones
+/// of so many MiB, links and a hole.
+pub fn mixed_tree(root: &Path, seed: u64, per_directory: u64, large_mib: [usize; 2]) {
     let mut rng = Rng::new(seed);
     fs::create_dir_all(root).expect("a place for the tree");
     for d in 0..8 {
         let directory = root.join(format!("small{d}"));
         fs::create_dir(&directory).expect("a fresh tree");
-        for i in 0..150 {
+        for i in 0..per_directory {
             let len = usize::try_from(rng.below(12_000)).expect("small");
             fs::write(directory.join(format!("f{i:03}")), rng.bytes(len)).expect("there is room");
         }

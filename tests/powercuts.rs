@@ -1,0 +1,161 @@
+//! T3 and T4: the power is cut at random moments, the file system comes back, and the same command
+//! goes on.
+//!
+//! T3 shuts the file system down below the running copyd, which drops what was not synced; the state
+//! lies on the same file system, or on one that stays. T4 takes reflink snapshots of an image that
+//! holds destination and state: each is the state of the disk at some moment between two writes.
+//! `COPYD_T03_CUTS`, `COPYD_T04_CUTS` and `COPYD_SEED` change the number and the moments.
+
+mod support;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use support::Rng;
+use support::canary::Canary;
+use support::crash::{Field, mixed_tree, number, seed};
+use support::mounts::{FsType, ImageCopy, LoopFs, Tmpfs, Volume};
+
+/// A source in memory, with a canary beside it.
+struct Origin {
+    source: PathBuf,
+    canary: Canary,
+    memory: Tmpfs,
+}
+
+impl Origin {
+    fn new() -> Self {
+        let memory = Tmpfs::new(256);
+        let source = memory.path().join("source");
+        mixed_tree(&source, seed(), 400, [17, 34]);
+        let canary = Canary::plant(memory.path());
+        Self { source, canary, memory }
+    }
+
+    fn field(&self, disk: &Path, state: &Path, round: u64) -> Field {
+        let destination = disk.join(format!("destination{round}"));
+        Field {
+            source: self.source.clone(),
+            destination,
+            state: state.join(format!("state{round}")),
+            // Several flushes come to pass, each with moments before and after it.
+            arguments: vec!["--bwlimit", "128M"],
+        }
+    }
+
+    /// How long a run takes that nobody disturbs.
+    fn undisturbed(&self, disk: &Path) -> Duration {
+        let field = self.field(disk, self.memory.path(), u64::MAX);
+        let started = Instant::now();
+        field.command().run().expect(0);
+        let elapsed = started.elapsed();
+        field.clear();
+        elapsed
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).expect("a run ends").max(1)
+}
+
+/// Cuts the power at random moments of as many jobs, and lets each finish.
+fn power_is_cut(kind: FsType, cuts: u64) {
+    let origin = Origin::new();
+    let mut disk = LoopFs::new(kind, 400);
+    let mut rng = Rng::new(seed() ^ 3);
+    let whole = origin.undisturbed(disk.path());
+    let (mut done, mut early) = (0, 0);
+    for round in 0..cuts {
+        let stays = round % 2 == 0;
+        let state = if stays { origin.memory.path().to_owned() } else { disk.path().to_owned() };
+        let field = origin.field(disk.path(), &state, round);
+        let mut running = field.command().spawn();
+        thread::sleep(Duration::from_micros(rng.below(micros(whole))));
+        early += u64::from(!running.runs());
+        disk.cut_power();
+        // It may see the errors and end by itself, or may not live to see them.
+        if rng.below(2) == 0 {
+            thread::sleep(Duration::from_millis(rng.below(100)));
+        }
+        if running.runs() {
+            running.signal(Signal::KILL);
+        }
+        drop(running.wait());
+        disk.power_on();
+        let state = if stays { origin.memory.path().to_owned() } else { disk.path().to_owned() };
+        let field = origin.field(disk.path(), &state, round);
+        let when = format!("seed {}, cut {round}", seed());
+        done += field.assert_done_is_equal(&when);
+        let lacking = field.assert_nothing_torn(&when);
+        field.assert_resumes(lacking, &when);
+        field.clear();
+    }
+    origin.canary.assert_untouched();
+    println!(
+        "T3 {}: {cuts} cuts ({early} after the end), {done} entries called done, run {whole:.0?}, seed {}",
+        kind.word(),
+        seed()
+    );
+}
+
+#[test]
+fn t03_a_power_cut_at_a_random_moment_on_ext4_costs_nothing_that_was_done() {
+    power_is_cut(FsType::Ext4, number("COPYD_T03_CUTS", 20) / 2);
+}
+
+#[test]
+fn t03_a_power_cut_at_a_random_moment_on_xfs_costs_nothing_that_was_done() {
+    power_is_cut(FsType::Xfs, number("COPYD_T03_CUTS", 20) / 2);
+}
+
+/// Snapshots of the disk in one run.
+const SNAPSHOTS_PER_RUN: u64 = 10;
+
+/// Clones the image as it is now: a state between two writes, because the clone holds the file's lock.
+fn snapshot(image: &Path, to: &Path) {
+    let (from, to) = (File::open(image).expect("the image"), File::create_new(to).expect("a fresh name"));
+    rustix::fs::ioctl_ficlone(&to, &from).expect("xfs clones");
+}
+
+#[test]
+fn t04_every_state_of_the_disk_on_ext4_in_xfs_is_one_that_a_run_goes_on_from() {
+    let cuts = number("COPYD_T04_CUTS", 20);
+    let origin = Origin::new();
+    let host = LoopFs::new(FsType::Xfs, 1200);
+    let mut rng = Rng::new(seed() ^ 4);
+    let (mut done, mut taken, mut run) = (0, 0, 0);
+    while taken < cuts {
+        let image = host.path().join(format!("image{run}"));
+        File::create_new(&image).and_then(|file| file.set_len(300 << 20)).expect("a sparse image");
+        support::tool("e2fsprogs", "mkfs.ext4", &["-q", "-F", &image.to_string_lossy()]);
+        let disk = ImageCopy::mount(FsType::Ext4, image.clone());
+        let field = origin.field(disk.path(), disk.path(), 0);
+        let mut running = field.command().spawn();
+        let mut snapshots = Vec::new();
+        while running.runs() && (snapshots.len() as u64) < SNAPSHOTS_PER_RUN.min(cuts - taken) {
+            thread::sleep(Duration::from_millis(rng.below(300)));
+            let at = host.path().join(format!("snapshot{run}-{}", snapshots.len()));
+            snapshot(&image, &at);
+            snapshots.push(at);
+        }
+        running.wait().expect(0);
+        drop(disk);
+        for at in snapshots {
+            let when = format!("seed {}, {}", seed(), at.display());
+            let disk = ImageCopy::mount(FsType::Ext4, at);
+            let field = origin.field(disk.path(), disk.path(), 0);
+            done += field.assert_done_is_equal(&when);
+            let lacking = field.assert_nothing_torn(&when);
+            field.assert_resumes(lacking, &when);
+            taken += 1;
+        }
+        run += 1;
+    }
+    origin.canary.assert_untouched();
+    assert!(fs::read_dir(host.path()).is_ok_and(|mut left| left.next().is_none()), "an image is left over");
+    println!("T4 ext4 in xfs: {taken} snapshots of {run} runs, {done} entries called done, seed {}", seed());
+}
