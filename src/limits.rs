@@ -44,6 +44,12 @@ pub const BATCH_BYTES: u64 = 1 << 30;
 /// shared by many.
 pub const BATCH_AGE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Bytes of large files that are copied before they are flushed for the journal: what a crash makes
+/// copyd do again, as of a batch, ...
+pub const JOURNAL_BYTES: u64 = BATCH_BYTES;
+/// ... or this long after the flush before. A file that grows slowly is flushed seldom, too.
+pub const JOURNAL_AGE: std::time::Duration = BATCH_AGE;
+
 /// Files that one worker reads back and renames at a time, so that a batch is shared by all.
 pub const PUBLISH_FILES: usize = 128;
 

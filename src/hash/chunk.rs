@@ -141,6 +141,25 @@ pub(super) enum Sum {
     Group([u8; 32]),
 }
 
+impl ChunkSum {
+    /// One value for the whole sum, to be kept and compared later: equal where the sums are.
+    #[must_use]
+    pub fn value(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        match &self.0 {
+            Sum::Zero => hasher.update(&[0]),
+            Sum::Root(value) => hasher.update(&[1]).update(value),
+            Sum::Plain(value) => hasher.update(&[2]).update(value),
+            Sum::Dense { value, group } => hasher.update(&[3]).update(value).update(group),
+            Sum::Mixed { nonzero, values } => {
+                hasher.update(&[4]).update(&nonzero.to_le_bytes()).update(values.as_flattened())
+            }
+            Sum::Group(group) => hasher.update(&[5]).update(group),
+        };
+        hasher.finalize().into()
+    }
+}
+
 /// A run of bytes, in memory or only in thought.
 #[derive(Clone, Copy)]
 pub(super) enum Piece<'a> {

@@ -14,6 +14,7 @@ mod delete;
 mod digests;
 mod directory;
 mod extras;
+mod journal;
 mod lift;
 mod nursery;
 mod options;

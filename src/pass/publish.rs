@@ -197,7 +197,7 @@ impl Run<'_> {
             hash: Some(self.hole_policy()),
         };
         self.push_big(BigFile::new(
-            BigCopy { work: BigWork::ReadBack(staged).into() },
+            BigCopy { work: BigWork::ReadBack(staged).into(), growth: None },
             ends,
             Arc::clone(&self.unlimited),
         ));

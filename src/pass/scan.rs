@@ -418,7 +418,9 @@ impl Run<'_> {
     /// Puts an entry on the list of copies.
     fn plan_copy(&self, sides: &mut Sides, mut item: Item) {
         sides.node.payload.hold(1);
-        item.nested = !self.options.dry_run && sides.node.payload.cradle.take_in();
+        // A large file has a journal of its own, which knows no directory that nobody has named yet.
+        let large = item.stat.kind == Kind::File && item.stat.size > crate::limits::CHUNK_BYTES;
+        item.nested = !self.options.dry_run && !large && sides.node.payload.cradle.take_in();
         self.show(&item, Action::Make { exists: item.exists });
         if item.stat.kind == Kind::File {
             self.progress.bytes_planned.add(item.stat.size);

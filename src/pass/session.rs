@@ -11,13 +11,14 @@ use crate::copy::range::Pace;
 use crate::error::{Error, ExitCode, Side};
 use crate::fidelity::{LossClass, LossLog, Severity, SideTraits};
 use crate::limits;
-use crate::store::{Catalog, Job, JobState, ROOT_DIRECTORY, RootIdentity, StateDir, Store, Writer};
+use crate::store::{Batch, Catalog, Job, JobState, ROOT_DIRECTORY, RootIdentity, StateDir, Store, Writer};
 use crate::sys::{self, Kind};
 use crate::tree::listing::Names;
 use crate::tree::node::{Handles, Node};
 
 use super::batch::Durability;
 use super::directory::{Directory, Standing, Work};
+use super::journal::Journal;
 use super::records::Records;
 use super::report::{Event, Observer, Progress, Stop, Summary};
 use super::retry::Retry;
@@ -341,8 +342,7 @@ impl Session<'_> {
         (records, retry): (Option<&'r Records>, Option<&'r Retry>),
     ) -> Result<Run<'r>, Error> {
         let lanes = self.workers();
-        let staging = Staging::new(Arc::clone(&self.roots.destination), self.job.id(), lanes, !self.options.dry_run)
-            .map_err(|e| self.root_error(Side::Destination, e))?;
+        let (staging, journal) = self.left_behind(catalog, writer, lanes)?;
         let source_traits =
             SideTraits::probe(self.roots.source.as_fd()).map_err(|e| self.root_error(Side::Source, e))?;
         let mut destination_traits =
@@ -380,6 +380,7 @@ impl Session<'_> {
             staging,
             trash,
             source_has_trash: self.source_has_trash,
+            journal,
             losses,
             pace: Arc::new(pace),
             source_traits,
@@ -388,6 +389,21 @@ impl Session<'_> {
             records,
             retry,
         }))
+    }
+
+    /// The staging directory, with what a killed run left of large files and this one can go on from.
+    fn left_behind(&self, catalog: &Catalog, writer: &Writer, lanes: usize) -> Result<(Staging, Journal), Error> {
+        let clean = !self.options.dry_run;
+        let left = if clean { catalog.grown()? } else { Vec::new() };
+        let names: Vec<_> = left.iter().map(|grown| grown.growing.temporary.clone()).collect();
+        let staging = Staging::new(Arc::clone(&self.roots.destination), self.job.id(), lanes, clean, &names)
+            .map_err(|e| self.root_error(Side::Destination, e))?;
+        let (left, withered): (Vec<_>, Vec<_>) = left.into_iter().partition(|grown| staging.holds(&grown.growing));
+        if !withered.is_empty() {
+            let withered = withered.iter().map(|grown| grown.growing.ino).collect();
+            writer.send(Batch { withered, ..Batch::default() })?;
+        }
+        Ok((staging, Journal::new(left)))
     }
 
     /// Whether what stands at the destination is the job's own work: it began with nothing there, or an

@@ -3,34 +3,55 @@
 //! `.copyd-<job>` has mode 0700 and a lane for each worker, so workers don't wait for each other's
 //! directory lock and no tenant can reach a temporary. It is made when the first file needs it: a
 //! run that finds nothing to do leaves the destination as it is. What a killed run left in it is
-//! removed at the next start, and all of it at the end.
+//! removed at the next start, but for large files whose chunks are journaled, and all of it at the end.
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, Mode};
 
 use crate::fidelity::{self, Locks};
+use crate::store::Growing;
 use crate::sys::{self, EntryRef, Kind};
+use crate::tree::listing::Names;
 use crate::tree::node::lock;
 
+use super::journal::Growth;
 use super::{lift, remove};
+
+/// The directory of large files.
+const LARGE: &CStr = c"large";
 
 /// A temporary entry: the directory it is in, and its name there.
 #[derive(Clone, Debug)]
 pub struct Temporary {
     pub directory: Arc<OwnedFd>,
     pub name: CString,
+    /// Its durable chunks are journaled as long as this lives.
+    pub growth: Option<Arc<Growth>>,
 }
 
 impl Temporary {
+    #[must_use]
+    pub const fn new(directory: Arc<OwnedFd>, name: CString) -> Self {
+        Self { directory, name, growth: None }
+    }
+
     /// Removes it. Failure is harmless: the staging directory goes as a whole at the end.
     pub fn discard(&self) {
         let _ = rustix::fs::unlinkat(&*self.directory, &*self.name, AtFlags::empty());
     }
+}
+
+/// The directories in the staging directory.
+#[derive(Debug)]
+struct Lanes {
+    of_workers: Vec<Arc<OwnedFd>>,
+    /// Where files grow that the next run goes on with after a crash.
+    large: Arc<OwnedFd>,
 }
 
 /// The staging directory of one job.
@@ -38,7 +59,7 @@ impl Temporary {
 pub struct Staging {
     root: Arc<OwnedFd>,
     name: CString,
-    made: Mutex<Option<Vec<Arc<OwnedFd>>>>,
+    made: Mutex<Option<Lanes>>,
     lanes: usize,
     next: AtomicU64,
     /// Flags that were taken from the root, so that the directory can stand in it.
@@ -46,18 +67,63 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Prepares for `lanes` workers; `clean` removes what an earlier run of the job left behind.
+    /// Prepares for `lanes` workers; `clean` removes what an earlier run of the job left behind, but for
+    /// the large files named in `keep`.
     ///
     /// # Errors
     /// When a left-over can't be removed.
-    pub fn new(root: Arc<OwnedFd>, job: uuid::Uuid, lanes: usize, clean: bool) -> io::Result<Self> {
+    pub fn new(root: Arc<OwnedFd>, job: uuid::Uuid, lanes: usize, clean: bool, keep: &[Vec<u8>]) -> io::Result<Self> {
         let name = CString::new(format!(".copyd-{job}"))?;
         let (made, next, lifted) = (Mutex::new(None), AtomicU64::new(0), Mutex::default());
         let staging = Self { root, name, made, lanes, next, lifted };
-        if clean {
+        if clean && !staging.keep_large(keep)? {
             staging.remove_from_root()?;
         }
         Ok(staging)
+    }
+
+    /// Removes all but the large files that are to be kept; false where there are none.
+    fn keep_large(&self, keep: &[Vec<u8>]) -> io::Result<bool> {
+        let open = |directory: BorrowedFd<'_>, name: &CStr| match sys::open_directory(directory, name) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        };
+        if keep.is_empty() {
+            return Ok(false);
+        }
+        let Some(staging) = open(self.root.as_fd(), &self.name)? else { return Ok(false) };
+        let Some(large) = open(staging.as_fd(), LARGE)? else { return Ok(false) };
+        let mut numbers = Vec::new();
+        for (name, _) in Names::read(&large)?.iter() {
+            // The name is the number of its temporary: no other may get it.
+            let number = name.to_str().ok().and_then(|text| u64::from_str_radix(text, 16).ok());
+            match number.filter(|_| keep.iter().any(|kept| kept == name.to_bytes())) {
+                Some(number) => numbers.push(number),
+                None => drop(remove::tree(large.as_fd(), name, &mut |_| {})?),
+            }
+        }
+        let Some(highest) = numbers.into_iter().max() else { return Ok(false) };
+        for (name, _) in Names::read(&staging)?.iter().filter(|(name, _)| *name != LARGE) {
+            remove::tree(staging.as_fd(), name, &mut |_| {})?;
+        }
+        self.next.store(highest.saturating_add(1), Ordering::Relaxed);
+        *lock(&self.made) = Some(self.lanes(&staging, large)?);
+        Ok(true)
+    }
+
+    /// Whether a large file was kept, and is the inode that it was.
+    #[must_use]
+    pub fn holds(&self, growing: &Growing) -> bool {
+        let found = self.kept(&growing.temporary).map(|at| sys::stat_at(at.directory.as_fd(), &at.name));
+        found.is_some_and(|stat| stat.is_ok_and(|stat| stat.ino == growing.ino))
+    }
+
+    /// A large file that was kept, if it is still there. Nothing is said of what it holds.
+    #[must_use]
+    pub fn kept(&self, name: &[u8]) -> Option<Temporary> {
+        let made = lock(&self.made);
+        let large = made.as_ref().map(|lanes| Arc::clone(&lanes.large))?;
+        Some(Temporary::new(large, CString::new(name).ok()?))
     }
 
     /// The reserved name at the destination root.
@@ -77,14 +143,26 @@ impl Staging {
     /// # Errors
     /// When the staging directory can't be made.
     pub fn temporary(&self, worker: usize) -> io::Result<Temporary> {
+        self.temporary_in(|lanes| &lanes.of_workers[worker % self.lanes])
+    }
+
+    /// As [`Self::temporary`], for a file that the next run goes on with after a crash.
+    ///
+    /// # Errors
+    /// As [`Self::temporary`].
+    pub fn temporary_for_large(&self) -> io::Result<Temporary> {
+        self.temporary_in(|lanes| &lanes.large)
+    }
+
+    fn temporary_in(&self, which: impl Fn(&Lanes) -> &Arc<OwnedFd>) -> io::Result<Temporary> {
         let mut made = lock(&self.made);
-        if made.is_none() {
-            *made = Some(self.make()?);
-        }
-        let lanes = made.as_ref().map(Vec::as_slice).unwrap_or_default();
-        let directory = Arc::clone(&lanes[worker % self.lanes]);
+        let lanes = match made.take() {
+            Some(lanes) => lanes,
+            None => self.make()?,
+        };
+        let directory = Arc::clone(which(made.insert(lanes)));
         drop(made);
-        Ok(Temporary { directory, name: self.number("")? })
+        Ok(Temporary::new(directory, self.number("")?))
     }
 
     /// A temporary name beside the target, where a rename out of the staging directory would
@@ -94,7 +172,7 @@ impl Staging {
     /// Never in practice: the name holds no NUL.
     pub fn temporary_beside(&self, directory: Arc<OwnedFd>) -> io::Result<Temporary> {
         let prefix = format!("{}.", self.name.to_string_lossy());
-        Ok(Temporary { directory, name: self.number(&prefix)? })
+        Ok(Temporary::new(directory, self.number(&prefix)?))
     }
 
     fn number(&self, prefix: &str) -> io::Result<CString> {
@@ -102,22 +180,23 @@ impl Staging {
         Ok(CString::new(format!("{prefix}{number:016x}"))?)
     }
 
-    fn make(&self) -> io::Result<Vec<Arc<OwnedFd>>> {
+    fn make(&self) -> io::Result<Lanes> {
         lift::without_locks(self.root.as_fd(), &[], &mut |locks| self.lift(locks), || {
             rustix::fs::mkdirat(&*self.root, &*self.name, Mode::RWXU)
         })?;
         let staging = sys::open_directory(self.root.as_fd(), &self.name)?;
         // Made under a default ACL or a set-group-id root: private all the same.
         rustix::fs::fchmod(&staging, Mode::RWXU)?;
-        (0..self.lanes)
-            .map(|lane| {
-                let name = CString::new(format!("lane{lane:02}"))?;
-                rustix::fs::mkdirat(&staging, &*name, Mode::RWXU)?;
-                let lane = sys::open_directory(staging.as_fd(), &name)?;
-                drop_inherited_acls(&lane)?;
-                Ok(Arc::new(lane))
-            })
-            .collect()
+        let large = lane(&staging, LARGE)?;
+        self.lanes(&staging, large)
+    }
+
+    fn lanes(&self, staging: &OwnedFd, large: OwnedFd) -> io::Result<Lanes> {
+        let of_workers = (0..self.lanes).map(|number| {
+            let name = CString::new(format!("lane{number:02}"))?;
+            Ok(Arc::new(lane(staging, &name)?))
+        });
+        Ok(Lanes { of_workers: of_workers.collect::<io::Result<_>>()?, large: Arc::new(large) })
     }
 
     /// Removes the directory with everything in it.
@@ -158,6 +237,13 @@ impl Drop for Staging {
     }
 }
 
+fn lane(staging: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(staging, name, Mode::RWXU)?;
+    let lane = sys::open_directory(staging.as_fd(), name)?;
+    drop_inherited_acls(&lane)?;
+    Ok(lane)
+}
+
 /// A default ACL of the root would be inherited by every temporary and change its mode.
 ///
 /// # Errors
@@ -177,7 +263,7 @@ mod tests {
     use super::*;
 
     fn staging(at: &std::path::Path) -> Staging {
-        Staging::new(Arc::new(sys::open_root(at).unwrap()), uuid::Uuid::nil(), 2, true).unwrap()
+        Staging::new(Arc::new(sys::open_root(at).unwrap()), uuid::Uuid::nil(), 2, true, &[]).unwrap()
     }
 
     #[test]
@@ -190,6 +276,33 @@ mod tests {
         sys::create(a.directory.as_fd(), &a.name, Mode::RUSR).unwrap();
         assert!(staging.in_use());
         staging.remove().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_large_file_that_the_journal_knows_is_kept_and_its_name_given_to_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let killed = staging(dir.path());
+        let make = |at: &Temporary| drop(sys::create(at.directory.as_fd(), &at.name, Mode::RUSR).unwrap());
+        let (small, other, large) = (
+            killed.temporary(1).unwrap(),
+            killed.temporary_for_large().unwrap(),
+            killed.temporary_for_large().unwrap(),
+        );
+        [&small, &other, &large].into_iter().for_each(make);
+        let keep = [large.name.to_bytes().to_vec()];
+        drop(killed);
+        let root = Arc::new(sys::open_root(dir.path()).unwrap());
+        let next = Staging::new(root, uuid::Uuid::nil(), 2, true, &keep).unwrap();
+        assert!(next.in_use());
+        let kept = next.kept(&keep[0]).unwrap();
+        assert!(sys::stat_at(kept.directory.as_fd(), &kept.name).is_ok());
+        for gone in [&small.name, &other.name] {
+            assert!(sys::stat_at(kept.directory.as_fd(), gone).is_err());
+        }
+        make(&next.temporary_for_large().unwrap());
+        make(&next.temporary(0).unwrap());
+        next.remove().unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

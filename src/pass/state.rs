@@ -34,6 +34,7 @@ use super::again::Suspect;
 use super::batch::Batches;
 use super::directory::{Directory, Item, Work};
 use super::extras::Extra;
+use super::journal::Journal;
 use super::publish::Staged;
 use super::queue::Queue;
 use super::records::Records;
@@ -178,6 +179,7 @@ pub struct Run<'a> {
     pub trash: Option<Trash>,
     /// The source root is the destination of another job, and a trash in it is copyd's own.
     pub source_has_trash: bool,
+    pub journal: Journal,
     pub batches: Batches,
     pub links: Links<Work, Settled>,
     pub losses: &'a LossLog<'a>,
@@ -254,6 +256,7 @@ pub struct Parts<'a> {
     pub staging: Staging,
     pub trash: Option<Trash>,
     pub source_has_trash: bool,
+    pub journal: Journal,
     pub losses: &'a LossLog<'a>,
     pub pace: Arc<Pace>,
     pub source_traits: SideTraits,
@@ -283,6 +286,7 @@ impl<'a> Run<'a> {
             staging: parts.staging,
             trash: parts.trash,
             source_has_trash: parts.source_has_trash,
+            journal: parts.journal,
             batches,
             links: Links::default(),
             losses: parts.losses,

@@ -9,12 +9,12 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{FallocateFlags, FileType, Mode};
 
-use crate::copy::big::{BigFile, Claim, Ends};
+use crate::copy::big::{BigFile, Claim, Claims, Ends};
 use crate::copy::blocks::{BlockIo, Operation};
 use crate::copy::drive::{Machine, Step, drive};
 use crate::copy::offload;
@@ -27,6 +27,7 @@ use crate::sys::{self, EntryRef, Extent, Kind, ReadMode, Stat, Transfer};
 
 use super::batch::Durability;
 use super::directory::Item;
+use super::journal::{Growth, Resumed};
 use super::publish::Staged;
 use super::staging::Temporary;
 use super::state::{Run, Task, lane};
@@ -44,6 +45,10 @@ pub struct OpenFile {
     /// The kernel or the server has moved the data already; it is only read to be hashed.
     cloned: bool,
     losses: Losses,
+    /// What an earlier run has left in the temporary, until its chunks are moved.
+    left: Option<Claims>,
+    /// An earlier run has made the temporary, and may have set its metadata.
+    resumed: bool,
 }
 
 /// What a large file's chunks are moved for.
@@ -57,6 +62,8 @@ pub enum BigWork {
 #[derive(Debug)]
 pub struct BigCopy {
     pub work: super::state::Once<BigWork>,
+    /// The journal of its chunks, as long as it is under way.
+    pub growth: Option<Weak<Growth>>,
 }
 
 /// One entry on its way into a temporary.
@@ -220,10 +227,7 @@ impl Run<'_> {
         let mut losses = Losses::default();
         let wanted = fidelity::capture(EntryRef::Fd(source.as_fd()), &first, &self.source_traits, &mut losses)
             .map_err(|e| MoveError::io(Side::Source, e.operation, e.source))?;
-        let temporary = self.temporary(item, worker)?;
-        let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
-        let mode = self.first_mode(&first);
-        let target = sys::create(temporary.directory.as_fd(), &temporary.name, mode).map_err(there("create"))?;
+        let (temporary, target, left) = self.open_target(item, worker)?;
         let mut file = OpenFile {
             source: Arc::new(source),
             target: Arc::new(target),
@@ -232,12 +236,34 @@ impl Run<'_> {
             holes: Holes::None,
             cloned: false,
             losses,
+            resumed: left.is_some(),
+            left,
         };
         if let Err(e) = self.prepare(&mut file) {
             file.temporary.discard();
             return Err(e);
         }
         Ok(file)
+    }
+
+    /// The temporary that an earlier run has left of a large file, or a new one.
+    fn open_target(&self, item: &Item, worker: usize) -> Result<(Temporary, OwnedFd, Option<Claims>), MoveError> {
+        let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
+        let journals = self.journals(item);
+        if journals && let Some(Resumed { temporary, target, claims }) = self.resume(item) {
+            return Ok((temporary, target, Some(claims)));
+        }
+        let mut temporary = if journals {
+            self.staging.temporary_for_large().map_err(there("make the staging directory"))?
+        } else {
+            self.temporary(item, worker)?
+        };
+        let mode = self.first_mode(&item.stat);
+        let target = sys::create(temporary.directory.as_fd(), &temporary.name, mode).map_err(there("create"))?;
+        if journals {
+            self.begin_growth(item, &mut temporary, &target);
+        }
+        Ok((temporary, target, None))
     }
 
     /// Something had changed since the scan: from here on the open file counts.
@@ -262,7 +288,7 @@ impl Run<'_> {
 
     fn temporary(&self, item: &Item, worker: usize) -> Result<Temporary, MoveError> {
         let made = if item.nested {
-            item.node.open(Side::Destination).map(|directory| Temporary { directory, name: item.name.clone() })
+            item.node.open(Side::Destination).map(|directory| Temporary::new(directory, item.name.clone()))
         } else if item.beside {
             item.node.open(Side::Destination).and_then(|fd| self.staging.temporary_beside(fd))
         } else {
@@ -275,12 +301,15 @@ impl Run<'_> {
     fn prepare(&self, file: &mut OpenFile) -> Result<(), MoveError> {
         let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
         let size = file.wanted.stat.size;
-        fidelity::prepare(EntryRef::Fd(file.target.as_fd()), &file.wanted, &self.rules(), &mut file.losses)
-            .map_err(|e| there(e.operation)(e.source))?;
+        if !file.resumed {
+            fidelity::prepare(EntryRef::Fd(file.target.as_fd()), &file.wanted, &self.rules(), &mut file.losses)
+                .map_err(|e| there(e.operation)(e.source))?;
+        }
         if size == 0 {
             return Ok(());
         }
-        if self.options.provision == Provision::Thin && (self.clone_into(file) || self.copied_by_server(file)?) {
+        let whole_at_once = self.options.provision == Provision::Thin && !file.resumed;
+        if whole_at_once && (self.clone_into(file) || self.copied_by_server(file)?) {
             return Ok(());
         }
         file.holes = self.holes_of(file).map_err(|e| MoveError::io(Side::Source, "find data", e))?;
@@ -405,7 +434,7 @@ impl Run<'_> {
         let there = |operation| move |e| MoveError::io(Side::Destination, operation, e);
         // In a directory of copyd's own, on a file system of this machine, it is known what a new
         // file looks like. Servers give it the ids and bits that they please.
-        let known = !item.beside && self.batches.durability != Durability::EachFile;
+        let known = !item.beside && !file.resumed && self.batches.durability != Durability::EachFile;
         let fresh = if known {
             self.as_made(&file.wanted.stat)
         } else {
@@ -522,7 +551,7 @@ fn same_content(before: &Stat, after: &Stat) -> bool {
 }
 
 impl Run<'_> {
-    fn begin_large(&self, item: Item, file: OpenFile) {
+    fn begin_large(&self, item: Item, mut file: OpenFile) {
         let hashing = self.options.verify > VerifyLevel::None;
         let ends = Ends {
             from: Arc::clone(&file.source),
@@ -536,8 +565,10 @@ impl Run<'_> {
         if nothing_to_read {
             return self.large_copied(item, file, Ok(None));
         }
-        let owner = BigCopy { work: BigWork::Copy(item, file).into() };
-        self.push_big(BigFile::new(owner, ends, Arc::clone(&self.pace)));
+        let left = file.left.take();
+        let growth = file.temporary.growth.as_ref().map(Arc::downgrade).filter(|_| ends.to.is_some());
+        let owner = BigCopy { work: BigWork::Copy(item, file).into(), growth };
+        self.push_big(BigFile::new(owner, ends, Arc::clone(&self.pace)).going_on(left));
     }
 
     /// Gives a large file to one worker, and invites the others for when they have nothing of their
@@ -572,7 +603,12 @@ impl Run<'_> {
             |chunk, outcome| {
                 let written = chunk.written_bytes();
                 self.progress.bytes_copied.add(written);
-                if file.settle(chunk, outcome) {
+                let settled = file.settle(chunk, outcome);
+                let growth = file.owner.growth.as_ref().and_then(Weak::upgrade);
+                if let (Some(copied), Some(growth)) = (settled.copied, growth) {
+                    self.grown(&growth, copied);
+                }
+                if settled.last {
                     finished.set(true);
                 }
             },

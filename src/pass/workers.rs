@@ -150,6 +150,7 @@ impl Run<'_> {
 
     /// The staging directory goes, the root gets its metadata, and everything is made durable.
     fn finish(&self, root: &Arc<Directory>) {
+        self.wither_left();
         if self.staging.in_use() {
             root.payload.touch();
             if let Err(e) = self.staging.remove() {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::database::{self, Schema, Sync, Upgrade};
+use super::growing::{self, Grown};
 use super::lock::Lock;
 use super::reader::CatalogReader;
 use super::row::{DirectoryId, ROOT_DIRECTORY};
@@ -22,8 +23,13 @@ use super::writer::Writer;
 use crate::error::Error;
 
 /// `cpyc`, the mark of a catalog.
-pub(super) const SCHEMA: Schema =
-    Schema { application: 0x6370_7963, upgrades: &[Upgrade { to: 1, sql: include_str!("catalog-1.sql") }] };
+pub(super) const SCHEMA: Schema = Schema {
+    application: 0x6370_7963,
+    upgrades: &[
+        Upgrade { to: 1, sql: include_str!("catalog-1.sql") },
+        Upgrade { to: 2, sql: include_str!("catalog-2.sql") },
+    ],
+};
 
 /// The digests of a whole share, in binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +122,15 @@ impl Catalog {
     /// [`Error::State`] when the file can't be opened.
     pub fn reader(&self) -> Result<CatalogReader, Error> {
         CatalogReader::open(Arc::clone(&self.shared))
+    }
+
+    /// What is left of large files that were under way.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the file can't be read.
+    pub fn grown(&self) -> Result<Vec<Grown>, Error> {
+        let connection = database::open_reader(&self.shared.path)?;
+        growing::read(&connection, self.shared.source_dev).map_err(|error| self.shared.failure(error))
     }
 
     /// The digests of the last pass that was completed, if no row was written or deleted since:

@@ -7,6 +7,7 @@
 
 mod catalog;
 mod database;
+mod growing;
 mod identity;
 mod jobs;
 mod lock;
@@ -19,6 +20,7 @@ mod tests;
 mod writer;
 
 pub use catalog::{Catalog, Digests};
+pub use growing::{Growing, Grown, GrownChunk};
 pub use identity::RootIdentity;
 pub use jobs::{Job, JobState, Opened, Store};
 pub use order::Visit;

@@ -16,6 +16,7 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, Statement, params};
 
 use super::catalog::{Digests, Shared};
+use super::growing::{Growing, GrownChunk, Statements};
 use super::row::{self, CELLS, COLUMN_COUNT, COLUMNS, Cells, DirectoryId, Row, STRINGS, Strings};
 use crate::error::{EntryError, Error, Side};
 use crate::limits;
@@ -30,6 +31,12 @@ pub struct Batch {
     /// Fastest in the order of (directory, name).
     pub rows: Vec<Row>,
     pub failures: Vec<Failure>,
+    /// Inode numbers of temporaries that are no longer there.
+    pub withered: Vec<u64>,
+    /// Temporaries of large files that begin to have durable chunks.
+    pub growing: Vec<Growing>,
+    /// Chunks of them. They go by themselves with the row that says the file is published.
+    pub grown: Vec<GrownChunk>,
 }
 
 /// An entry that is no longer at the destination.
@@ -242,6 +249,7 @@ struct Applier<'c> {
     delete: Statement<'c>,
     delete_all: Statement<'c>,
     fail: Statement<'c>,
+    growing: Statements<'c>,
     /// The digests in the file still hold.
     digests_hold: bool,
     /// Highest directory id in the transaction's rows, and the highest that `meta` covers.
@@ -266,6 +274,7 @@ impl<'c> Applier<'c> {
             fail: connection.prepare(
                 "REPLACE INTO failure(path, side, class, operation, error, remedy) VALUES (?, ?, ?, ?, ?, ?)",
             )?,
+            growing: Statements::new(connection)?,
             digests_hold: true,
             highest_child: 0,
             covered_child: 0,
@@ -287,7 +296,7 @@ impl<'c> Applier<'c> {
         while let Some(message) = next.take() {
             match message {
                 Message::Batch(batch) => {
-                    rows += batch.rows.len() + batch.deletions.len() + batch.failures.len();
+                    rows += batch.rows.len() + batch.deletions.len() + batch.failures.len() + batch.grown.len();
                     self.apply(&batch)?;
                 }
                 Message::ForgetFailures => self.connection.execute_batch("DELETE FROM failure")?,
@@ -349,6 +358,15 @@ impl<'c> Applier<'c> {
         for row in &batch.rows {
             self.insert(row)?;
         }
+        for ino in &batch.withered {
+            self.growing.forget(*ino)?;
+        }
+        for growing in &batch.growing {
+            self.growing.announce(growing, self.shared.source_dev)?;
+        }
+        for chunk in &batch.grown {
+            self.growing.chunk(chunk, self.shared.source_dev)?;
+        }
         for failure in &batch.failures {
             let side = match failure.side {
                 Side::Source => "source",
@@ -364,6 +382,9 @@ impl<'c> Applier<'c> {
         let facts = &row.facts;
         if let Some(child) = facts.child {
             self.highest_child = self.highest_child.max(child);
+        }
+        if let Some(published) = facts.published.filter(|_| facts.source.size > limits::CHUNK_BYTES) {
+            self.growing.forget(published.ino)?;
         }
         let (cells, extra) = row::encode(facts, self.shared.source_dev);
         let digest = facts.digest.map(|digest| {

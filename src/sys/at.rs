@@ -94,6 +94,15 @@ pub fn create(directory: BorrowedFd<'_>, name: &CStr, mode: Mode) -> io::Result<
     Ok(rustix::fs::openat(directory, single(name)?, flags, mode)?)
 }
 
+/// Opens a regular file that a run of copyd has made, for reading and writing.
+///
+/// # Errors
+/// Whatever `openat2(2)` says.
+pub fn open_write(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(directory, single(name)?, flags, Mode::empty(), RESOLVE)?)
+}
+
 /// Writes back everything that is dirty on the file system of `fd`, and says whether anything
 /// failed since this descriptor was opened (Linux 5.8; `syncfs(2)`).
 ///

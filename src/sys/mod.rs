@@ -9,7 +9,9 @@ mod ring;
 mod stat;
 mod xattr;
 
-pub use at::{Extent, ReadMode, create, next_extent, open_directory, open_read, open_root, sync_file_system};
+pub use at::{
+    Extent, ReadMode, create, next_extent, open_directory, open_read, open_root, open_write, sync_file_system,
+};
 pub use attributes::{
     Answer, EntryRef, available_bytes, file_system_magic, group_id, sees_trusted, set_mode, set_owner, set_times,
     user_id,

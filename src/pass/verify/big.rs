@@ -96,7 +96,7 @@ pub fn read_chunks(
             if let Some(told) = told {
                 told.chunk(judge);
             }
-            if file.settle(chunk, outcome) {
+            if file.settle(chunk, outcome).last {
                 complete.set(true);
             }
         },

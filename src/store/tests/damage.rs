@@ -52,11 +52,11 @@ fn a_catalog_of_a_newer_copyd_or_of_another_application_is_refused() {
         let connection = rusqlite::Connection::open(scratch.path().join(FILE)).expect("open");
         connection.pragma_update(None, pragma, value).expect("pragma");
     };
-    set("user_version", 2);
+    set("user_version", SCHEMA.version() + 1);
     refused(scratch.path(), "newer copyd");
     set("user_version", 0);
     refused(scratch.path(), "is damaged");
-    set("user_version", 1);
+    set("user_version", SCHEMA.version());
     set("application_id", 0);
     refused(scratch.path(), "another application");
     set("application_id", SCHEMA.application);

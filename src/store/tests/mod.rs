@@ -3,6 +3,7 @@
 mod catalog;
 mod crash;
 mod damage;
+mod growing;
 mod jobs;
 mod memory;
 mod speed;
