@@ -249,6 +249,12 @@ impl Losses {
         self.0.is_empty()
     }
 
+    /// Whether the source has something that the destination has not.
+    #[must_use]
+    pub fn any_lost(&self) -> bool {
+        self.0.iter().any(|(class, _)| class.severity() == Severity::Lost)
+    }
+
     /// Class and detail, in the order they were found.
     pub fn iter(&self) -> impl Iterator<Item = (LossClass, &str)> {
         self.0.iter().map(|(class, detail)| (*class, detail.as_str()))

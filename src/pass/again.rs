@@ -17,6 +17,7 @@ use crate::store::{Facts, Proof};
 use crate::sys::{self, EntryRef, Kind, ReadMode, Stat};
 use crate::tree::plan::{Action, Change, Differences};
 
+use super::decide;
 use super::directory::Item;
 use super::row;
 use super::state::{Run, Settled, Task, lane};
@@ -130,20 +131,23 @@ impl Run<'_> {
     fn content_equal(&self, suspect: Suspect, digest: Option<Digest>) {
         let Suspect { item, there, known, .. } = suspect;
         let proof = known.map_or(Proof::Assumed, |row| row.proof);
-        self.settle_metadata(item, &there, digest, proof);
+        self.settle_metadata(item, &there, digest, proof, Names::Unknown);
     }
 
     /// Compares and sets the metadata of an entry whose content is equal by size and time.
     pub fn compare_metadata(&self, item: Item, there: &Stat, known: Option<&Facts>) {
         item.node.payload.hold(1);
         let digest = known.and_then(|row| row.digest).and_then(row::digest);
-        self.settle_metadata(item, there, digest, Proof::Assumed);
+        let remembered = known.filter(|row| decide::as_remembered(row, &item.stat, there));
+        let names = if remembered.is_some() { Names::Ours } else { Names::Unknown };
+        let proof = remembered.map_or(Proof::Assumed, |row| row.proof);
+        self.settle_metadata(item, there, digest, proof, names);
     }
 
-    fn settle_metadata(&self, item: Item, there: &Stat, digest: Option<Digest>, proof: Proof) {
-        match self.adjust(&item, there) {
-            Ok(Adjusted::Done { wanted, stat, target, changed }) => {
-                let facts = row::facts(&wanted, &stat, digest, proof);
+    fn settle_metadata(&self, item: Item, there: &Stat, digest: Option<Digest>, proof: Proof, names: Names) {
+        match self.adjust(&item, there, names) {
+            Ok(Adjusted::Done { wanted, stat, target, changed, losses }) => {
+                let facts = row::facts(&wanted, &stat, digest, proof, &losses);
                 if changed {
                     self.tally.metadata_updated.add(1);
                     self.changed.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -176,7 +180,7 @@ impl Run<'_> {
     }
 
     /// Brings the metadata of an existing entry to what the source has.
-    fn adjust(&self, item: &Item, there: &Stat) -> Result<Adjusted, MoveError> {
+    fn adjust(&self, item: &Item, there: &Stat, names: Names) -> Result<Adjusted, MoveError> {
         let at_source = |operation| move |e| MoveError::io(Side::Source, operation, e);
         let here = |operation| move |e| MoveError::io(Side::Destination, operation, e);
         let source = item.node.open(Side::Source).map_err(at_source("open the directory"))?;
@@ -212,10 +216,12 @@ impl Run<'_> {
             .map_err(|e| here(e.operation)(e.source))?;
         let differences = fidelity::difference(&wanted, &have, &self.rules());
         if differences.none() {
-            return Ok(Adjusted::Done { wanted, stat: *there, target, changed: false });
+            // What the source did not let be read is missing on both sides of the comparison.
+            self.record_losses(item, &losses);
+            return Ok(Adjusted::Done { wanted, stat: *there, target, changed: false, losses });
         }
         // Other names of the inode, perhaps outside the tree, must not change with it.
-        if there.nlink > 1 {
+        if there.nlink > 1 && names == Names::Unknown {
             return Ok(Adjusted::MustCopy);
         }
         self.show_change(&Change {
@@ -225,7 +231,7 @@ impl Run<'_> {
             differences: planned(differences),
         });
         if self.options.dry_run {
-            return Ok(Adjusted::Done { wanted, stat: *there, target, changed: true });
+            return Ok(Adjusted::Done { wanted, stat: *there, target, changed: true, losses });
         }
         fidelity::adjust(to, &wanted, &have, Times::Set, &self.rules(), &mut losses)
             .and_then(|()| fidelity::apply_after_publish(to, &wanted, &self.rules(), &mut losses))
@@ -233,8 +239,18 @@ impl Run<'_> {
         let stat = sys::stat_at(destination.as_fd(), &item.name).map_err(here("stat"))?;
         fidelity::check_stat(&wanted, &stat, &self.rules(), &mut losses);
         self.record_losses(item, &losses);
-        Ok(Adjusted::Done { wanted, stat, target, changed: true })
+        // What is refused once more leaves no trace.
+        let changed = stat.ctime != there.ctime;
+        Ok(Adjusted::Done { wanted, stat, target, changed, losses })
     }
+}
+
+/// Whose the names of an inode at the destination are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// Those that this job made: the inode's change time has not moved since, and a new name moves it.
+    Ours,
+    Unknown,
 }
 
 enum Adjusted {
@@ -243,6 +259,7 @@ enum Adjusted {
         stat: Stat,
         target: Option<Vec<u8>>,
         changed: bool,
+        losses: Losses,
     },
     /// Setting it in place would not do.
     MustCopy,

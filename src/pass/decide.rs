@@ -17,7 +17,7 @@ use crate::tree::plan::Differences;
 pub enum Verdict {
     /// Both sides are as the catalog remembers them.
     Unchanged,
-    /// Equal by size and time: compare the rest of the metadata.
+    /// Equal by size and time, or as remembered without all of its metadata: compare the rest of it.
     CompareMetadata,
     /// Someone touched a side: hash these sides against the catalog's digest.
     HashAgain { source: bool, destination: bool },
@@ -39,6 +39,16 @@ pub fn published(destination: &Stat) -> Published {
     Published { ino: destination.ino, mtime: destination.mtime, ctime: destination.ctime }
 }
 
+/// Whether nobody touched either side since the row was written.
+#[must_use]
+pub fn as_remembered(row: &Facts, source: &Stat, destination: &Stat) -> bool {
+    row.source == fingerprint(source) && published_as(row, source, destination)
+}
+
+fn published_as(row: &Facts, source: &Stat, destination: &Stat) -> bool {
+    row.published == Some(published(destination)) && (source.kind != Kind::File || source.size == destination.size)
+}
+
 /// Whether two times are the same to a file system that keeps multiples of `grain_ns` nanoseconds
 /// (1 to 10^9): exactly, or `destination` is `source` cut down to the grain.
 #[must_use]
@@ -56,10 +66,10 @@ pub fn decide(source: &Stat, owner: (u32, u32), destination: &Stat, known: Optio
         return Verdict::OtherType;
     }
     let source_same = known.is_some_and(|row| row.source == fingerprint(source));
-    let destination_same = known.is_some_and(|row| row.published == Some(published(destination)))
-        && (source.kind != Kind::File || source.size == destination.size);
+    let destination_same = known.is_some_and(|row| published_as(row, source, destination));
     if source_same && destination_same {
-        return Verdict::Unchanged;
+        let lost = known.is_some_and(|row| row.lost);
+        return if lost { Verdict::CompareMetadata } else { Verdict::Unchanged };
     }
     if source.kind != Kind::File {
         return Verdict::CompareMetadata;
@@ -136,6 +146,13 @@ mod tests {
     fn both_sides_as_remembered_are_unchanged() {
         let s = stat(Kind::File);
         assert_eq!(decided(&s, &s, Some(&row(&s, &s))), Verdict::Unchanged);
+    }
+
+    #[test]
+    fn what_could_not_be_kept_is_tried_again_though_both_sides_are_as_remembered() {
+        let s = stat(Kind::File);
+        let known = Facts { lost: true, ..row(&s, &s) };
+        assert_eq!(decided(&s, &s, Some(&known)), Verdict::CompareMetadata);
     }
 
     #[test]

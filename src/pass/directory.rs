@@ -42,6 +42,8 @@ pub struct Work {
     pub wanted: OnceLock<Metadata>,
     /// Its modification time before the pass changed anything in it; kept where there is a trash.
     pub mtime_before: OnceLock<Time>,
+    /// Some of it could not be read.
+    pub lost: AtomicBool,
     /// Unsettled: its scan, its subdirectories, its entries on their way.
     unsettled: AtomicU64,
     /// Something was published, linked or removed in it, so its times are off.
@@ -64,6 +66,7 @@ impl Work {
             known,
             wanted: OnceLock::new(),
             mtime_before: OnceLock::new(),
+            lost: AtomicBool::new(false),
             unsettled: AtomicU64::new(1),
             touched: AtomicBool::new(false),
             lifted: Mutex::default(),

@@ -288,7 +288,7 @@ impl Run<'_> {
         } else {
             self.tally.assumed.add(1);
         }
-        let facts = row::facts(&staged.wanted, there, staged.digest, proof);
+        let facts = row::facts(&staged.wanted, there, staged.digest, proof, &staged.losses);
         let Staged { item, target, .. } = *staged;
         if item.linked() {
             let settled = Settled { inode: (there.dev, there.ino), facts, target: target.clone() };

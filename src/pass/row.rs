@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use crate::fidelity::{Metadata, Xattrs};
+use crate::fidelity::{Losses, Metadata, Xattrs};
 use crate::hash::{Digest, DigestKind};
 use crate::store::{ContentDigest, DirectoryId, Facts, Proof, Row};
 use crate::sys::Stat;
@@ -10,9 +10,9 @@ use crate::sys::Stat;
 use super::decide::{fingerprint, published};
 use super::directory::Directory;
 
-/// The facts of an entry that stands at the destination as `there`.
+/// The facts of an entry that stands at the destination as `there`, without what is in `losses`.
 #[must_use]
-pub fn facts(wanted: &Metadata, there: &Stat, digest: Option<Digest>, proof: Proof) -> Facts {
+pub fn facts(wanted: &Metadata, there: &Stat, digest: Option<Digest>, proof: Proof, losses: &Losses) -> Facts {
     let stat = &wanted.stat;
     Facts {
         kind: stat.kind,
@@ -27,6 +27,7 @@ pub fn facts(wanted: &Metadata, there: &Stat, digest: Option<Digest>, proof: Pro
         digest: digest.map(content_digest),
         xattr_digest: xattr_digest(&wanted.xattrs),
         proof,
+        lost: losses.any_lost(),
     }
 }
 

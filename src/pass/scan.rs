@@ -165,6 +165,7 @@ impl Run<'_> {
                 .map_err(|e| e.source)?;
             if !losses.is_empty() {
                 self.losses.record(&node.path(), &losses);
+                work.lost.store(losses.any_lost(), Ordering::Relaxed);
             }
             let _ = work.wanted.set(wanted);
         }

@@ -225,10 +225,9 @@ impl Run<'_> {
         }
         let fd = node.open(Side::Destination).map_err(|e| ("open the directory", e))?;
         let now = sys::stat_fd(&fd).map_err(|e| ("stat", e))?;
-        let as_remembered = work
-            .known
-            .as_ref()
-            .is_some_and(|row| row.published == Some(super::decide::published(&now)) && work.wanted.get().is_none());
+        let as_remembered = work.known.as_ref().is_some_and(|row| {
+            !row.lost && row.published == Some(super::decide::published(&now)) && work.wanted.get().is_none()
+        });
         if as_remembered && !work.touched() && work.lifted().none() {
             self.tally.assumed.add(1);
             self.keep_remembered(node);
@@ -293,7 +292,8 @@ impl Run<'_> {
         let read = self.options.verify >= VerifyLevel::Readback;
         let proof = if read { Proof::Proved } else { Proof::Assumed };
         self.count_proof(proof);
-        let mut facts = row::facts(&wanted, &then, None, proof);
+        let mut facts = row::facts(&wanted, &then, None, proof, &losses);
+        facts.lost |= work.lost.load(Ordering::Relaxed);
         facts.child = Some(work.id);
         let parent = node.parent().map_or(ROOT_PARENT, |parent| parent.payload.id);
         self.renamed(row::row_in(parent, node.name(), facts, None), Some(Arc::clone(node)));

@@ -79,6 +79,9 @@ pub struct Facts {
     /// Over extended attributes and ACLs; `None` where the entry has none.
     pub xattr_digest: Option<[u8; 32]>,
     pub proof: Proof,
+    /// Some of its metadata could not be kept, so it is looked at again however little it moves:
+    /// what was refused once may be granted now, and what is not is named by every run.
+    pub lost: bool,
 }
 
 impl Facts {
@@ -98,6 +101,7 @@ impl Facts {
             digest: None,
             xattr_digest: None,
             proof: Proof::Assumed,
+            lost: false,
         }
     }
 
@@ -171,6 +175,10 @@ pub(super) const STRINGS: usize = 4;
 pub(super) type Cells = [Option<i64>; CELLS];
 
 const SECOND_NS: i64 = 1_000_000_000;
+
+/// Bits of the cell that says how an entry stands.
+const PROVED: i64 = 1;
+const LOST: i64 = 2;
 
 /// What seldom differs from its usual value, kept in one column that is null nearly always: pairs of
 /// a number from this list and 8 bytes, least first.
@@ -255,7 +263,7 @@ pub(super) fn encode(facts: &Facts, source_dev: u64) -> (Cells, Extra) {
         published.map(|p| p.ino.cast_signed()),
         published.map(|p| extra.time(Extra::DST_MTIME, p.mtime)),
         published.map(|p| extra.time(Extra::DST_CTIME, p.ctime)),
-        Some(i64::from(facts.proof == Proof::Proved)),
+        Some(if facts.proof == Proof::Proved { PROVED } else { 0 } | if facts.lost { LOST } else { 0 }),
     ];
     (cells, extra)
 }
@@ -293,11 +301,12 @@ pub(super) fn decode(cells: &Cells, strings: &Strings<'_>, source_dev: u64) -> O
         published,
         digest,
         xattr_digest: strings.xattr_digest.map(<[u8; 32]>::try_from).transpose().ok()?,
-        proof: match cells[12]? {
+        proof: match cells[12]? & !LOST {
             0 => Proof::Assumed,
-            1 => Proof::Proved,
+            PROVED => Proof::Proved,
             _ => return None,
         },
+        lost: cells[12]? & LOST != 0,
     })
 }
 

@@ -195,6 +195,7 @@ fn extreme_values_of_every_field_come_back_unchanged() {
         digest: Some(ContentDigest { kind: u8::MAX, bytes: [0; 32] }),
         xattr_digest: Some([0xff; 32]),
         proof: Proof::Assumed,
+        lost: small > 1,
     };
     let rows: Vec<Row> = [
         extreme(u64::MAX, u64::MAX, far(i64::MAX), u32::MAX),
