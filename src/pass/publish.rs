@@ -100,7 +100,7 @@ impl Machine for ReadBackMove<'_> {
         if last.is_none() {
             match self.begin() {
                 Ok(range) => self.range = range,
-                Err(e) => return Step::Done(Err(MoveError::io(Side::Destination, "open for read-back", e))),
+                Err(e) => return Step::Done(Err(e)),
             }
         }
         let Some(range) = &mut self.range else { return Step::Done(Ok(())) };
@@ -112,12 +112,11 @@ impl Machine for ReadBackMove<'_> {
 }
 
 impl ReadBackMove<'_> {
-    fn begin(&self) -> io::Result<Option<RangeMove>> {
+    fn begin(&self) -> Result<Option<RangeMove>, MoveError> {
         if self.staged.digest.is_none() {
             return Ok(None);
         }
-        let temporary = &self.staged.temporary;
-        let fd = self.run.roots.read_back.open(&temporary.directory, &temporary.name)?;
+        let fd = self.run.open_staged(&self.staged)?;
         let size = self.staged.wanted.stat.size;
         let holes = if self.staged.wanted.stat.may_have_holes() { Holes::Extents } else { Holes::None };
         let mut hasher = self.run.hashers.take();
@@ -180,13 +179,22 @@ impl Run<'_> {
         }
     }
 
-    fn read_back_big(&self, staged: Box<Staged>) {
+    /// Opens a temporary for read-back. Its size is part of what is proved: bytes that landed past the
+    /// end make it longer, and reading as far as the source reaches would not meet them.
+    fn open_staged(&self, staged: &Staged) -> Result<OwnedFd, MoveError> {
+        let here = |e| MoveError::io(Side::Destination, "open for read-back", e);
         let temporary = &staged.temporary;
-        let fd = match self.roots.read_back.open(&temporary.directory, &temporary.name) {
+        let fd = self.roots.read_back.open(&temporary.directory, &temporary.name).map_err(here)?;
+        if sys::stat_fd(&fd).map_err(here)?.size != staged.wanted.stat.size {
+            return Err(mismatch());
+        }
+        Ok(fd)
+    }
+
+    fn read_back_big(&self, staged: Box<Staged>) {
+        let fd = match self.open_staged(&staged) {
             Ok(fd) => fd,
-            Err(e) => {
-                return self.read_back_done(staged, Err(MoveError::io(Side::Destination, "open for read-back", e)));
-            }
+            Err(e) => return self.read_back_done(staged, Err(e)),
         };
         let ends = Ends {
             from: Arc::new(fd),
