@@ -85,7 +85,7 @@ fn power_is_cut(kind: FsType, cuts: u64) {
             running.signal(Signal::KILL);
         }
         drop(running.wait());
-        disk.power_on();
+        disk.remount();
         let state = if stays { origin.memory.path().to_owned() } else { disk.path().to_owned() };
         let field = origin.field(disk.path(), &state, round);
         let when = format!("seed {}, cut {round}", seed());

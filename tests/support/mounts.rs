@@ -92,7 +92,7 @@ pub fn volume(kind: FsType, size_mib: u64) -> Box<dyn Volume> {
 }
 
 /// Gives this thread a mount table of its own, once.
-fn own_mounts() {
+pub fn own_mounts() {
     thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
     if DONE.get() {
         return;
@@ -186,6 +186,8 @@ pub struct LoopFs {
 /// Where the image lies: in memory when there is room for twice its size, else on the disk.
 #[derive(Debug)]
 enum ImagePlace {
+    /// Where a test wants it: on a file system that fails.
+    Given(PathBuf),
     Memory(Tmpfs),
     Disk(tempfile::TempDir),
 }
@@ -201,6 +203,7 @@ impl ImagePlace {
 
     fn path(&self) -> &Path {
         match self {
+            Self::Given(directory) => directory,
             Self::Memory(tmpfs) => tmpfs.path(),
             Self::Disk(directory) => directory.path(),
         }
@@ -243,7 +246,16 @@ impl LoopFs {
     /// xfs needs at least 300 MiB (mkfs.xfs 5.19), btrfs 109 MiB.
     pub fn new(kind: FsType, size_mib: u64) -> Self {
         own_mounts();
-        let image = ImagePlace::new(size_mib);
+        Self::placed(kind, size_mib, ImagePlace::new(size_mib))
+    }
+
+    /// With its image in an existing directory, which may have less room than the image's size.
+    pub fn in_directory(kind: FsType, size_mib: u64, directory: &Path) -> Self {
+        own_mounts();
+        Self::placed(kind, size_mib, ImagePlace::Given(directory.to_owned()))
+    }
+
+    fn placed(kind: FsType, size_mib: u64, image: ImagePlace) -> Self {
         let file = image.path().join("image");
         std::fs::File::create(&file).and_then(|f| f.set_len(size_mib << 20)).expect("there is room for a sparse image");
         assert!(
@@ -289,8 +301,8 @@ impl LoopFs {
         tool("xfsprogs", "xfs_io", &["-x", "-c", "shutdown", &point]);
     }
 
-    /// Takes it down and mounts it again, with its log replayed.
-    pub fn power_on(&mut self) {
+    /// Takes it down and mounts it again, with its log replayed: what was only cached is gone.
+    pub fn remount(&mut self) {
         self.mounted = None;
         self.mounted = Some(Mounted::new(self.kind, &self.image(), self.options));
     }
