@@ -123,7 +123,7 @@ fn snapshot(image: &Path, to: &Path) {
 
 #[test]
 fn t04_every_state_of_the_disk_on_ext4_in_xfs_is_one_that_a_run_goes_on_from() {
-    let cuts = number("COPYD_T04_CUTS", 20);
+    let cuts = number("COPYD_T04_CUTS", 10);
     let origin = Origin::new();
     let host = LoopFs::new(FsType::Xfs, 1200);
     let mut rng = Rng::new(seed() ^ 4);
