@@ -118,22 +118,22 @@ enum Change {
 }
 
 impl Change {
-    /// Carries it out at once, and gives the content that stands there afterwards.
-    fn carry_out(self, path: &Path, old: &[u8]) -> Option<Vec<u8>> {
-        let other = Rng::new(99).bytes(old.len());
+    /// Carries it out at once, and gives the content that stands there afterwards. `other` is a
+    /// content of the same length as that of now.
+    fn carry_out(self, path: &Path, other: &[u8]) -> Option<Vec<u8>> {
         let file = File::options().write(true).open(path).unwrap();
         match self {
-            Self::Grows => file.write_all_at(&other[..MIB], old.len() as u64).unwrap(),
+            Self::Grows => file.write_all_at(&other[..MIB], other.len() as u64).unwrap(),
             Self::Shrinks => file.set_len(3 * MIB as u64 + 7).unwrap(),
-            Self::RewrittenInPlace => file.write_all_at(&other, 0).unwrap(),
+            Self::RewrittenInPlace => file.write_all_at(other, 0).unwrap(),
             Self::RewrittenWithItsTimePutBack => {
                 let before = file.metadata().unwrap().modified().unwrap();
-                file.write_all_at(&other, 0).unwrap();
+                file.write_all_at(other, 0).unwrap();
                 file.set_modified(before).unwrap();
             }
             Self::Replaced => {
                 let beside = path.with_extension("new");
-                fs::write(&beside, &other).unwrap();
+                fs::write(&beside, other).unwrap();
                 fs::rename(&beside, path).unwrap();
             }
             Self::Vanishes => {
@@ -149,15 +149,18 @@ impl Change {
 fn changes_while_it_is_read(change: Change, size_mib: usize, backend: &str) {
     let stage = Stage::new(FsType::Tmpfs);
     let path = stage.source.join("busy");
-    let old = Rng::new(7).bytes(size_mib * MIB);
+    let (old, other) = (Rng::new(7).bytes(size_mib * MIB), Rng::new(99).bytes(size_mib * MIB));
     fs::write(&path, &old).unwrap();
     fs::write(stage.source.join("quiet"), b"quiet").unwrap();
 
     let command = stage.migrate("24M").args(&["--backend", backend]);
     let mut running = command.spawn();
     running.until("bytes are copied", || in_mid_copy(&stage.destination));
-    let new = change.carry_out(&path, &old);
+    // It stands still meanwhile, however slow this machine is.
+    running.signal(Signal::STOP);
+    let new = change.carry_out(&path, &other);
     assert!(running.runs(), "it changed only after the run");
+    running.signal(Signal::CONT);
     let run = running.wait();
     let code = run.status.code();
     assert!(code == Some(0) || (code == Some(23) && run.summary().count("hot") == 1), "{run}");

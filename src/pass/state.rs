@@ -472,6 +472,10 @@ impl<'a> Run<'a> {
     /// An entry that could not be moved: begun again where that can help, else failed.
     pub fn settle_failure(&self, mut item: Item, e: MoveError) {
         self.leave_nursery(&mut item);
+        if e.class == Class::Hot {
+            // Whatever comes of it now was not looked at from the start: another pass is worth it.
+            self.source_moved.store(true, Ordering::Relaxed);
+        }
         let again = match e.class {
             Class::Hot => item.attempt + 1 < limits::HOT_ATTEMPTS,
             // An error at the source may be that of another entry put in its place since the scan.
