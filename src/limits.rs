@@ -91,6 +91,13 @@ pub const ZERO_BLOCK_BYTES: u64 = 1 << 20;
 /// costs a fraction of a second. Part of the meaning of `b3-nonzero`, as [`ZERO_BLOCK_BYTES`].
 pub const ZERO_BYTES_MAX: u64 = 1 << 30;
 
+/// Bytes of one leaf of zeros whose value is kept once it was computed: a read block, so that data
+/// is hashed in the pieces that it comes in, and small enough that little but data is hashed around
+/// the data of sparse files. The values of [`ZERO_BYTES_MAX`] take 160 KiB.
+pub const ZERO_LEAF_BYTES: u64 = 256 << 10;
+
+const _: () = assert!(ZERO_LEAF_BYTES.is_power_of_two() && ZERO_BLOCK_BYTES.is_multiple_of(ZERO_LEAF_BYTES));
+
 // A chunk's non-zero blocks are a bitmap of 16 bits, a block is at least a chunk of BLAKE3's own,
 // and a file that can be over the limit of zeros has two chunks or more.
 const _: () = assert!(CHUNK_BYTES == 16 * ZERO_BLOCK_BYTES);

@@ -7,6 +7,7 @@
 
 use blake3::hazmat::HasherExt;
 
+use super::subtree::Subtree;
 use super::sums::{SumsError, Tree};
 use crate::limits::{CHUNK_BYTES, ZERO_BLOCK_BYTES, ZERO_BYTES_MAX};
 
@@ -95,17 +96,10 @@ pub(super) fn hash_zeros(hasher: &mut blake3::Hasher, mut count: u64) {
 
 /// A hasher for the subtree that begins at `offset`. Always a new one: `Hasher::reset` of blake3
 /// 1.8 forgets that an offset was set.
-fn hasher_at(offset: u64) -> blake3::Hasher {
+pub(super) fn hasher_at(offset: u64) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     hasher.set_input_offset(offset);
     hasher
-}
-
-/// The value of the subtree of `len` zeros at `offset`.
-pub(super) fn zero_value(offset: u64, len: u64) -> Value {
-    let mut hasher = hasher_at(offset);
-    hash_zeros(&mut hasher, len);
-    hasher.finalize_non_root()
 }
 
 /// The hash over a chunk's non-zero blocks that `b3-nonzero` is made of.
@@ -216,7 +210,7 @@ pub struct ChunkHasher {
 #[derive(Debug)]
 enum State {
     Root(blake3::Hasher),
-    Plain(blake3::Hasher),
+    Plain(Box<Subtree>),
     Tracked(Box<Tracker>),
 }
 
@@ -244,7 +238,7 @@ impl ChunkHasher {
         } else if geometry.chunk_count(size) == 1 {
             State::Root(blake3::Hasher::new())
         } else {
-            State::Plain(hasher_at(chunk * geometry.chunk_bytes))
+            State::Plain(Box::new(Subtree::at(chunk * geometry.chunk_bytes)))
         };
         Ok(Self { len, fed: 0, state })
     }
@@ -255,7 +249,7 @@ impl ChunkHasher {
     }
 
     /// The chunk's next `count` bytes are a hole. In a tracked file this costs nothing for whole
-    /// blocks; elsewhere as much as the zeros.
+    /// blocks; elsewhere as much as [`Subtree`] says.
     pub fn zeros(&mut self, count: u64) {
         self.feed(Piece::Zeros(count));
     }
@@ -264,7 +258,8 @@ impl ChunkHasher {
         let (wanted, _) = piece.split_at(self.len.saturating_sub(self.fed));
         self.fed = self.fed.saturating_add(piece.len());
         match &mut self.state {
-            State::Root(hasher) | State::Plain(hasher) => wanted.hash(hasher),
+            State::Root(hasher) => wanted.hash(hasher),
+            State::Plain(subtree) => subtree.feed(wanted),
             State::Tracked(tracker) => tracker.feed(wanted),
         }
     }
@@ -280,7 +275,7 @@ impl ChunkHasher {
         }
         Ok(ChunkSum(match self.state {
             State::Root(hasher) => Sum::Root(hasher.finalize().into()),
-            State::Plain(hasher) => Sum::Plain(hasher.finalize_non_root()),
+            State::Plain(subtree) => Sum::Plain(subtree.value()),
             State::Tracked(tracker) => tracker.finish(),
         }))
     }

@@ -30,6 +30,7 @@ mod digest;
 mod file;
 pub mod manifest;
 mod share;
+mod subtree;
 mod sums;
 
 pub use chunk::{ChunkHasher, ChunkSum, HolePolicy, chunk_count, chunk_len, is_zero, needs_zero_tracking};

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use blake3::hazmat::{Mode, merge_subtrees_non_root, merge_subtrees_root};
 
-use super::chunk::{ChunkSum, Geometry, HolePolicy, Sum, Value, group_hash, hash_zeros, zero_value};
+use super::chunk::{ChunkSum, Geometry, HolePolicy, Sum, Value, group_hash, hash_zeros};
+use super::subtree::zero_value;
 use super::{Digest, DigestKind};
 
 /// What begins the bytes that a `b3-nonzero` digest is taken of.

@@ -113,29 +113,15 @@ impl Machine for ReadBackMove<'_> {
 
 impl ReadBackMove<'_> {
     fn begin(&self) -> Result<Option<RangeMove>, MoveError> {
-        if self.staged.digest.is_none() {
+        if self.staged.digest.is_none() || self.staged.proved {
             return Ok(None);
         }
         let fd = self.run.open_staged(&self.staged)?;
-        let size = self.staged.wanted.stat.size;
-        let holes = if self.staged.wanted.stat.may_have_holes() { Holes::Extents } else { Holes::None };
-        let mut hasher = self.run.hashers.take();
-        hasher.begin(size, self.run.hole_policy());
-        let unlimited = Arc::clone(&self.run.unlimited);
-        let digester = Digester::Whole(hasher);
-        Ok(Some(RangeMove::read(Arc::new(fd), Side::Destination, 0..size, holes, digester, unlimited)))
+        Ok(Some(self.run.range_to_read_back(&self.staged, Arc::new(fd))))
     }
 
     fn compare(&mut self) -> Result<(), MoveError> {
-        let Some(RangeMove { digester: Digester::Whole(mut hasher), .. }) = self.range.take() else { return Ok(()) };
-        let found = hasher.finish().map_err(MoveError::internal)?;
-        self.run.hashers.give(hasher);
-        self.run.progress.bytes_verified.add(self.staged.wanted.stat.size);
-        if Some(found) != self.staged.digest {
-            return Err(mismatch());
-        }
-        self.staged.proved = true;
-        Ok(())
+        self.range.take().map_or(Ok(()), |range| self.run.compare_read_back(&mut self.staged, range))
     }
 }
 
@@ -167,6 +153,40 @@ impl Run<'_> {
             }
         };
         drive(io, supply, |machine, outcome| self.read_back_done(machine.staged, outcome))
+    }
+
+    /// On a file system in memory nothing lies past the cache, and no flush has to come first: there a
+    /// small file is read back by the descriptor that wrote it, as long as its pages are warm.
+    pub fn read_back_at_once(&self, staged: &Staged, target: Arc<OwnedFd>) -> Option<RangeMove> {
+        let here = self.batches.durability == Durability::Memory && self.roots.read_back == ReadBack::Memory;
+        let asked = self.options.verify >= VerifyLevel::Readback && staged.digest.is_some();
+        // Another size is found, and named, where everything else is read back.
+        let whole = staged.made.size == staged.wanted.stat.size;
+        (here && asked && whole).then(|| self.range_to_read_back(staged, target))
+    }
+
+    fn range_to_read_back(&self, staged: &Staged, fd: Arc<OwnedFd>) -> RangeMove {
+        let size = staged.wanted.stat.size;
+        let holes = if staged.wanted.stat.may_have_holes() { Holes::Extents } else { Holes::None };
+        let mut hasher = self.hashers.take();
+        hasher.begin(size, self.hole_policy());
+        RangeMove::read(fd, Side::Destination, 0..size, holes, Digester::Whole(hasher), Arc::clone(&self.unlimited))
+    }
+
+    /// What was read back is what was read at the source, and the entry so proved.
+    ///
+    /// # Errors
+    /// Class mismatch.
+    pub fn compare_read_back(&self, staged: &mut Staged, range: RangeMove) -> Result<(), MoveError> {
+        let Digester::Whole(mut hasher) = range.digester else { return Ok(()) };
+        let found = hasher.finish().map_err(MoveError::internal)?;
+        self.hashers.give(hasher);
+        self.progress.bytes_verified.add(staged.wanted.stat.size);
+        if Some(found) != staged.digest {
+            return Err(mismatch());
+        }
+        staged.proved = true;
+        Ok(())
     }
 
     fn read_back_done(&self, staged: Box<Staged>, outcome: Result<(), MoveError>) {

@@ -77,6 +77,8 @@ struct EntryMove<'r> {
 enum State {
     New(Item),
     Moving(Box<Moving>),
+    /// The last step on a file system in memory: the temporary is read back while it is in the cache.
+    ReadingBack(Box<Staged>, RangeMove),
     /// The last step, an fsync of the temporary, is under way.
     Syncing(Box<Staged>),
     Over,
@@ -117,6 +119,7 @@ impl Machine for EntryMove<'_> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::New(item) => self.begin(item, buffer),
             State::Moving(moving) => self.go_on(moving, last, buffer),
+            State::ReadingBack(staged, range) => self.read_back(staged, range, last, buffer),
             State::Syncing(staged) => Step::Done(match last {
                 Some(Err(e)) => {
                     staged.temporary.discard();
@@ -156,7 +159,7 @@ impl EntryMove<'_> {
                 self.state = State::Moving(moving);
                 Step::Submit(operation)
             }
-            None | Some(Step::Done(Ok(()))) => self.complete(*moving),
+            None | Some(Step::Done(Ok(()))) => self.complete(*moving, buffer),
             Some(Step::Done(Err(e))) => {
                 moving.file.temporary.discard();
                 Step::Done(Moved::failed(moving.item, e))
@@ -165,7 +168,7 @@ impl EntryMove<'_> {
     }
 
     /// The data is there: the second fingerprint, the metadata, and where needed the flush.
-    fn complete(&mut self, moving: Moving) -> Step<Moved> {
+    fn complete(&mut self, moving: Moving, buffer: &mut [u8]) -> Step<Moved> {
         let Moving { item, file, range } = moving;
         let target = Arc::clone(&file.target);
         let digest = match self.run.digest_of(&file, range) {
@@ -181,7 +184,33 @@ impl EntryMove<'_> {
                 self.state = State::Syncing(staged);
                 Step::Submit(Operation { fd: target, what: Transfer::Sync, offset: 0, bytes: 0 })
             }
-            Ok(staged) => Step::Done(Moved::Staged(staged)),
+            Ok(staged) => match self.run.read_back_at_once(&staged, target) {
+                Some(range) => self.read_back(staged, range, None, buffer),
+                None => Step::Done(Moved::Staged(staged)),
+            },
+        }
+    }
+
+    fn read_back(
+        &mut self,
+        mut staged: Box<Staged>,
+        mut range: RangeMove,
+        last: Option<io::Result<usize>>,
+        buffer: &mut [u8],
+    ) -> Step<Moved> {
+        let read = match range.step(last, buffer) {
+            Step::Submit(operation) => {
+                self.state = State::ReadingBack(staged, range);
+                return Step::Submit(operation);
+            }
+            Step::Done(read) => read,
+        };
+        match read.and_then(|()| self.run.compare_read_back(&mut staged, range)) {
+            Ok(()) => Step::Done(Moved::Staged(staged)),
+            Err(e) => {
+                staged.temporary.discard();
+                Step::Done(Moved::failed(staged.item, e))
+            }
         }
     }
 }
