@@ -194,6 +194,50 @@ pub const CATALOG_WALK_PAGE_ROWS: std::ops::RangeInclusive<usize> = 16..=2048;
 
 /// Milliseconds to wait for another connection of this process or an operator's `sqlite3`.
 pub const DATABASE_BUSY_MS: u64 = 10_000;
+
+/// How long a run waits for a job that another process holds. A worker without a supervisor has
+/// [`ORPHAN_GRACE`] to end, and is gone soon after.
+pub const JOB_LOCK_PATIENCE: Duration = Duration::from_secs(6);
+/// Between two looks at such a job.
+pub const JOB_LOCK_RETRY: Duration = Duration::from_millis(50);
+
+/// Between two signs of life of a worker: its supervisor draws the progress line from them.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// Nothing has moved for so long: the worker looks for who does not answer, and says so. Longer than a
+/// flush of a busy disk usually takes.
+pub const STALL_AFTER: Duration = Duration::from_secs(5);
+/// The same in a run that is to stop, where whoever waits wants to know why it does not.
+pub const STALL_AFTER_STOP: Duration = Duration::from_secs(1);
+/// Between two events of one stall.
+pub const STALL_EVENT_EVERY: Duration = Duration::from_secs(1);
+
+/// A worker without a sign of life for so long is silent: it hangs as a whole, or was stopped.
+pub const SILENCE: Duration = Duration::from_secs(5);
+
+/// What a worker has to come to a safe point after it was asked to stop. Promise P7 gives five seconds
+/// until the job is fenced; the fence takes milliseconds.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(4);
+/// The same for a worker whose supervisor is gone; then it ends at once.
+pub const ORPHAN_GRACE: Duration = CANCEL_GRACE;
+/// How long a supervisor waits for the state directory when it fences a job: one that hangs is named, and
+/// the run ends all the same.
+pub const FENCE_WAIT: Duration = Duration::from_secs(3);
+/// How long a killed worker may take to go before it counts as one that the kernel does not let die.
+pub const KILL_WAIT: Duration = Duration::from_millis(700);
+/// How long a worker may take to exit after its last word.
+pub const LAST_WORD_WAIT: Duration = Duration::from_secs(3);
+
+/// Between two looks of a supervisor at its worker.
+pub const SUPERVISOR_TICK: Duration = Duration::from_millis(100);
+
+/// Lines of a worker that wait for whoever prints them.
+pub const WORKER_LINES_WAITING: usize = 1024;
+
+/// Bytes of the longest line that a worker or its supervisor reads: a specification may carry a list of
+/// some ten million files.
+pub const WIRE_LINE_BYTES_MAX: u64 = 2 << 30;
+
 /// Bytes of all names of one entry's extended attributes: the kernel lists no more
 /// (`XATTR_LIST_MAX`, `xattr(7)`).
 pub const XATTR_LIST_BYTES: usize = 64 << 10;

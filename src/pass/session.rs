@@ -248,8 +248,11 @@ impl Session<'_> {
         }
         writer.finish()?;
         if !self.options.dry_run {
-            let state =
-                if !listed || summary.exit == ExitCode::Stopped { JobState::Running } else { JobState::Complete };
+            let state = match summary.exit {
+                ExitCode::Stopped => JobState::Cancelled,
+                _ if listed => JobState::Complete,
+                _ => JobState::Running,
+            };
             self.job.finish(state, &format!("{{\"backend\":\"{}\"}}", engine.backend.word()))?;
         }
         self.expire_trash();

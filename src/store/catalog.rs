@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::database::{self, Schema, Sync, Upgrade};
+use super::fence;
 use super::growing::{self, Grown};
 use super::lock::Lock;
 use super::reader::CatalogReader;
@@ -28,6 +29,7 @@ pub(super) const SCHEMA: Schema = Schema {
     upgrades: &[
         Upgrade { to: 1, sql: include_str!("catalog-1.sql") },
         Upgrade { to: 2, sql: include_str!("catalog-2.sql") },
+        Upgrade { to: 3, sql: include_str!("catalog-3.sql") },
     ],
 };
 
@@ -56,8 +58,24 @@ pub(super) struct Shared {
     /// Device of the source's root, from which `src_dev` is counted.
     pub source_dev: u64,
     next_directory: AtomicU64,
+    /// Whose the catalog is: a writer commits as long as it is so.
+    pub owner: Owner,
+}
+
+/// A run's right to write.
+#[derive(Debug, Default)]
+pub(super) struct Owner {
+    /// As in the job's row, and in the catalog itself.
+    pub epoch: u64,
     /// Keeps every other copyd away from the job.
-    _lock: Option<Arc<Lock>>,
+    pub lock: Option<Arc<Lock>>,
+}
+
+impl Owner {
+    /// Whether nobody has taken the job away since. Cheap, and no proof: that is the epoch in the catalog.
+    pub fn holds(&self) -> bool {
+        self.lock.as_ref().is_none_or(|lock| lock.is_in_place())
+    }
 }
 
 impl Shared {
@@ -68,14 +86,15 @@ impl Shared {
 
 impl Catalog {
     /// Opens a job's catalog file. `source_dev` is the device number of the source's root now.
-    pub(super) fn open(path: &Path, source_dev: u64, lock: Option<Arc<Lock>>) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, source_dev: u64, owner: Owner) -> Result<Self, Error> {
         let connection = database::open(path, &SCHEMA, Sync::Normal)?;
+        fence::claim(&connection, path, owner.epoch)?;
         let next: i64 = connection
             .query_row("SELECT value FROM meta WHERE key = 'next_directory'", [], |row| row.get(0))
             .map_err(|error| database::failure(path, error))?;
         let next = u64::try_from(next).ok().filter(|next| *next > ROOT_DIRECTORY);
         let next = next.ok_or_else(|| database::damaged(path, "next_directory is out of range"))?;
-        let shared = Shared { path: path.to_owned(), source_dev, next_directory: AtomicU64::new(next), _lock: lock };
+        let shared = Shared { path: path.to_owned(), source_dev, next_directory: AtomicU64::new(next), owner };
         Ok(Self { shared: Arc::new(shared), opened: Mutex::new(Some(connection)), closed_in_order: false })
     }
 
@@ -101,6 +120,12 @@ impl Catalog {
     #[must_use]
     pub fn next_directory_id(&self) -> DirectoryId {
         self.shared.next_directory.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the run still owns the job: false once a supervisor has fenced it.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.shared.owner.holds()
     }
 
     /// Starts the writer's thread. A catalog has one writer at a time: a second one, started while

@@ -3,7 +3,8 @@
 //! ```text
 //! <state>/lock                      held while a job is looked up or created
 //! <state>/jobs.sqlite               a row for each job; every commit durable
-//! <state>/jobs/<id>/lock            held by the copyd that runs the job, with its process id
+//! <state>/jobs/<id>/lock            held by the copyd that runs the job, with its process id; a fence
+//!                                   (fence.rs) puts another file there
 //! <state>/jobs/<id>/catalog.sqlite  the entries of its share
 //! ```
 //!
@@ -18,13 +19,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::catalog::{self, Catalog};
+use super::catalog::{self, Catalog, Owner};
 use super::database::{self, Check, Schema, Sync, Upgrade, call_failed};
+use super::fence;
 use super::identity::RootIdentity;
 use super::lock::Lock;
 use super::state::StateDir;
@@ -32,8 +34,13 @@ use crate::error::Error;
 use crate::limits;
 
 /// `cpyj`, the mark of a list of jobs.
-const SCHEMA: Schema =
-    Schema { application: 0x6370_796a, upgrades: &[Upgrade { to: 1, sql: include_str!("jobs-1.sql") }] };
+const SCHEMA: Schema = Schema {
+    application: 0x6370_796a,
+    upgrades: &[
+        Upgrade { to: 1, sql: include_str!("jobs-1.sql") },
+        Upgrade { to: 2, sql: include_str!("jobs-2.sql") },
+    ],
+};
 
 /// The options that would change a job's result, by name.
 type OptionTexts = BTreeMap<String, String>;
@@ -45,6 +52,18 @@ pub enum JobState {
     Running,
     /// Its last run was complete.
     Complete,
+    /// Its last run was asked to end before its time, and did or was ended: the same command goes on.
+    Cancelled,
+}
+
+impl JobState {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// A job with its lock: nobody else runs it as long as this, or its catalog, lives.
@@ -55,6 +74,7 @@ pub struct Job {
     jobs_path: PathBuf,
     jobs: Connection,
     source_dev: u64,
+    epoch: u64,
     state: JobState,
     guard_passed: bool,
     summary: Option<String>,
@@ -114,14 +134,16 @@ impl Store {
     /// # Errors
     /// As [`Store::find_or_create`].
     pub fn find(&self, kind: &str, source: &RootIdentity, destination: &RootIdentity) -> Result<Option<Job>, Error> {
-        let _guard = self.lock()?;
-        let jobs = self.connect()?;
-        let found = find(&jobs, kind, source, destination);
-        let Some(found) = found.map_err(|error| database::failure(&self.jobs_path(), error))? else {
-            return Ok(None);
-        };
-        let lock = self.lock_job(found.id)?;
-        Ok(Some(self.job(found, lock, jobs, source)))
+        patiently(|| {
+            let _guard = self.lock()?;
+            let jobs = self.connect()?;
+            let found = find(&jobs, kind, source, destination);
+            let Some(found) = found.map_err(|error| database::failure(&self.jobs_path(), error))? else {
+                return Ok(Ok(None));
+            };
+            let lock = self.lock_job(found.id)?;
+            Ok(lock.map(|lock| Some(self.job(found, lock, jobs, source))))
+        })
     }
 
     /// Whether a job has this root as its destination.
@@ -169,25 +191,40 @@ impl Store {
         destination: &RootIdentity,
         options: &[(&'static str, String)],
     ) -> Result<Opened, Error> {
+        let options: OptionTexts = options.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
+        patiently(|| self.attempt(kind, source, destination, &options))
+    }
+
+    fn attempt(
+        &self,
+        kind: &str,
+        source: &RootIdentity,
+        destination: &RootIdentity,
+        options: &OptionTexts,
+    ) -> Result<Result<Opened, Error>, Error> {
         let _guard = self.lock()?;
         let jobs = self.connect()?;
-        let options: OptionTexts = options.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
         let failure = |error| database::failure(&self.jobs_path(), error);
         let found = find(&jobs, kind, source, destination).map_err(failure)?;
         let resumed = found.is_some();
-        let (found, lock) = if let Some(found) = found {
-            let lock = self.lock_job(found.id)?;
-            self.compare(&found.options, &options)?;
+        let (mut found, lock) = if let Some(found) = found {
+            let lock = match self.lock_job(found.id)? {
+                Ok(lock) => lock,
+                Err(held) => return Ok(Err(held)),
+            };
+            self.compare(&found.options, options)?;
             (found, lock)
         } else {
             let id = Uuid::now_v7();
             let lock = self.create(id)?;
-            insert(&jobs, id, kind, source, destination, &options).map_err(failure)?;
+            insert(&jobs, id, kind, source, destination, options).map_err(failure)?;
             (Found::new(id), lock)
         };
+        // One more epoch: what an earlier run may still send is none of the job's any more.
+        found.epoch = found.epoch.saturating_add(1);
         jobs.execute(
-            "UPDATE job SET source_path = ?2, source_dev = ?3, destination_path = ?4, destination_dev = ?5, copyd = ?6 \
-             WHERE id = ?1",
+            "UPDATE job SET source_path = ?2, source_dev = ?3, destination_path = ?4, destination_dev = ?5, copyd = ?6, \
+             epoch = ?7 WHERE id = ?1",
             params![
                 found.id.to_string(),
                 source.path.as_os_str().as_bytes(),
@@ -195,11 +232,12 @@ impl Store {
                 destination.path.as_os_str().as_bytes(),
                 destination.dev.cast_signed(),
                 env!("CARGO_PKG_VERSION"),
+                found.epoch.cast_signed(),
             ],
         )
         .map_err(failure)?;
         let job = self.job(found, lock, jobs, source);
-        Ok(Opened { job, resumed })
+        Ok(Ok(Opened { job, resumed }))
     }
 
     fn job(&self, found: Found, lock: Lock, jobs: Connection, source: &RootIdentity) -> Job {
@@ -209,6 +247,7 @@ impl Store {
             jobs_path: self.jobs_path(),
             jobs,
             source_dev: source.dev,
+            epoch: found.epoch,
             state: found.state,
             guard_passed: found.guard_passed,
             summary: found.summary,
@@ -217,29 +256,35 @@ impl Store {
         }
     }
 
-    fn jobs_path(&self) -> PathBuf {
+    /// The jobs of a state directory that a run of this machine has opened already.
+    pub(super) fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    pub(super) fn jobs_path(&self) -> PathBuf {
         self.directory.join("jobs.sqlite")
     }
 
-    fn job_directory(&self, id: Uuid) -> PathBuf {
+    pub(super) fn job_directory(&self, id: Uuid) -> PathBuf {
         self.directory.join("jobs").join(id.to_string())
     }
 
-    fn lock(&self) -> Result<Lock, Error> {
+    pub(super) fn lock(&self) -> Result<Lock, Error> {
         let patience = Duration::from_millis(limits::DATABASE_BUSY_MS);
         Lock::take(&self.directory.join("lock"), "the state directory", patience)
     }
 
-    fn lock_job(&self, id: Uuid) -> Result<Lock, Error> {
+    /// The inner error is that of a job which another process runs.
+    fn lock_job(&self, id: Uuid) -> Result<Result<Lock, Error>, Error> {
         let directory = self.job_directory(id);
         if !directory.is_dir() {
             let what = "is missing: restore it from a backup, or start anew with another --state-dir";
             return Err(Error::State { path: directory, what, source: None });
         }
-        Lock::take(&directory.join("lock"), &format!("job {id}"), Duration::ZERO)
+        Lock::try_take(&directory.join("lock"), &format!("job {id}"))
     }
 
-    fn connect(&self) -> Result<Connection, Error> {
+    pub(super) fn connect(&self) -> Result<Connection, Error> {
         let path = self.jobs_path();
         let connection = database::open(&path, &SCHEMA, Sync::Full)?;
         // The list is small: looking at all of it costs nothing.
@@ -254,7 +299,7 @@ impl Store {
             .mode(0o700)
             .create(&directory)
             .map_err(|error| call_failed(&directory, "can't be created", error))?;
-        let lock = self.lock_job(id)?;
+        let lock = self.lock_job(id)??;
         database::create(&directory.join(CATALOG), &catalog::SCHEMA)?;
         database::sync_directory(&self.directory.join("jobs"))?;
         database::sync_directory(&self.directory)?;
@@ -285,12 +330,13 @@ impl Store {
     }
 }
 
-const CATALOG: &str = "catalog.sqlite";
+pub(super) const CATALOG: &str = "catalog.sqlite";
 
 /// The columns of a job's row that a run goes on from.
 struct Found {
     id: Uuid,
     options: String,
+    epoch: u64,
     state: JobState,
     guard_passed: bool,
     summary: Option<String>,
@@ -300,7 +346,21 @@ struct Found {
 impl Found {
     fn new(id: Uuid) -> Self {
         let options = String::new();
-        Self { id, options, state: JobState::Running, guard_passed: false, summary: None, catalog_stamp: None }
+        let state = JobState::Running;
+        Self { id, options, epoch: 0, state, guard_passed: false, summary: None, catalog_stamp: None }
+    }
+}
+
+/// Tries again for some seconds while another process runs the job: a worker whose supervisor is gone ends
+/// by itself within that time. The list of jobs is free in between.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<Result<T, Error>, Error>) -> Result<T, Error> {
+    let begun = Instant::now();
+    loop {
+        match attempt()? {
+            Ok(value) => return Ok(value),
+            Err(held) if begun.elapsed() >= limits::JOB_LOCK_PATIENCE => return Err(held),
+            Err(_) => std::thread::sleep(limits::JOB_LOCK_RETRY),
+        }
     }
 }
 
@@ -311,7 +371,7 @@ fn find(
     destination: &RootIdentity,
 ) -> rusqlite::Result<Option<Found>> {
     jobs.query_row(
-        "SELECT id, options, state, guard_passed, summary, catalog_stamp FROM job \
+        "SELECT id, options, state, guard_passed, summary, catalog_stamp, epoch FROM job \
          WHERE kind = ? AND source_key = ? AND destination_key = ?",
         params![kind, source.key(), destination.key()],
         |row| {
@@ -319,11 +379,16 @@ fn find(
             let id = Uuid::parse_str(&id).map_err(|error| {
                 rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
             })?;
-            let complete = row.get_ref(2)?.as_str()? == "complete";
+            let state = match row.get_ref(2)?.as_str()? {
+                "complete" => JobState::Complete,
+                "cancelled" => JobState::Cancelled,
+                _ => JobState::Running,
+            };
             Ok(Found {
                 id,
                 options: row.get(1)?,
-                state: if complete { JobState::Complete } else { JobState::Running },
+                epoch: row.get::<_, i64>(6)?.cast_unsigned(),
+                state,
                 guard_passed: row.get(3)?,
                 summary: row.get(4)?,
                 catalog_stamp: row.get(5)?,
@@ -365,7 +430,7 @@ fn insert(
     Ok(())
 }
 
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     // A clock before 1970 is no reason to refuse a copy.
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
@@ -387,6 +452,12 @@ impl Job {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Which of the runs that ever owned it this is; what an earlier one sends is not committed.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// How far it had come when it was opened or last changed.
@@ -416,7 +487,8 @@ impl Job {
     pub fn catalog(&self) -> Result<Catalog, Error> {
         let path = self.directory.join(CATALOG);
         let closed_in_order = self.catalog_stamp.is_some() && stamp(&path).ok() == self.catalog_stamp;
-        let mut catalog = Catalog::open(&path, self.source_dev, Some(Arc::clone(&self.lock)))?;
+        let owner = Owner { epoch: self.epoch, lock: Some(Arc::clone(&self.lock)) };
+        let mut catalog = Catalog::open(&path, self.source_dev, owner)?;
         if closed_in_order {
             catalog.mark_closed_in_order();
         } else {
@@ -451,12 +523,11 @@ impl Job {
     /// # Errors
     /// As [`Job::pass_guard`].
     pub fn finish(&mut self, state: JobState, summary_json: &str) -> Result<(), Error> {
-        let word = if state == JobState::Complete { "complete" } else { "running" };
         let path = self.directory.join(CATALOG);
         let stamp = stamp(&path).map_err(|error| call_failed(&path, "can't be examined", error))?;
         self.update(
             "state = ?2, finished_ms = ?3, summary = ?4, catalog_stamp = ?5",
-            params![self.id.to_string(), word, now_ms(), summary_json, stamp],
+            params![self.id.to_string(), state.word(), now_ms(), summary_json, stamp],
         )?;
         (self.state, self.summary, self.catalog_stamp) = (state, Some(summary_json.to_owned()), Some(stamp));
         Ok(())
@@ -465,10 +536,16 @@ impl Job {
     fn update(&self, assignments: &str, params: impl rusqlite::Params) -> Result<(), Error> {
         let changed = self
             .jobs
-            .execute(&format!("UPDATE job SET {assignments} WHERE id = ?1"), params)
+            .execute(
+                &format!("UPDATE job SET {assignments} WHERE id = ?1 AND epoch = {}", self.epoch.cast_signed()),
+                params,
+            )
             .map_err(|error| database::failure(&self.jobs_path, error))?;
         if changed == 1 {
             return Ok(());
+        }
+        if !self.lock.is_in_place() {
+            return Err(Error::State { path: self.jobs_path.clone(), what: fence::TAKEN, source: None });
         }
         Err(database::damaged(&self.jobs_path, format!("the row of job {} has gone", self.id)))
     }

@@ -7,6 +7,7 @@
 
 mod catalog;
 mod database;
+mod fence;
 mod growing;
 mod identity;
 mod jobs;

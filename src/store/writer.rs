@@ -16,6 +16,7 @@ use rusqlite::types::Null;
 use rusqlite::{Connection, Statement, params};
 
 use super::catalog::{Digests, Shared};
+use super::fence;
 use super::growing::{Growing, GrownChunk, Statements};
 use super::row::{self, CELLS, COLUMN_COUNT, COLUMNS, Cells, DirectoryId, Row, STRINGS, Strings};
 use crate::error::{EntryError, Error, Side};
@@ -182,7 +183,8 @@ impl Writer {
         match &*self.broken.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Ok(()),
             Some((what, text)) => {
-                Err(Error::State { path: self.shared.path.clone(), what, source: Some(text.clone().into()) })
+                let source = (!text.is_empty()).then(|| text.clone().into());
+                Err(Error::State { path: self.shared.path.clone(), what, source })
             }
         }
     }
@@ -206,10 +208,23 @@ impl Drop for Writer {
     }
 }
 
+/// Why the thread writes no more.
+enum Failed {
+    /// The job belongs to a later run.
+    Taken,
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
 /// The thread: one transaction after another until all senders are gone.
 fn write_all(shared: &Shared, connection: Connection, messages: &Receiver<Message>, broken: &Broken) {
     let mut waiting: Option<Sender<()>> = None;
-    let mut result = Applier::new(&connection, shared).and_then(|mut applier| {
+    let mut result = Applier::new(&connection, shared).map_err(Failed::from).and_then(|mut applier| {
         while let Ok(first) = messages.recv() {
             applier.transaction(first, messages, &mut waiting)?;
             // Whoever asked for the flush may have given up: then nobody needs the answer.
@@ -218,12 +233,15 @@ fn write_all(shared: &Shared, connection: Connection, messages: &Receiver<Messag
         Ok(())
     });
     if result.is_ok() {
-        result = connection.close().map_err(|(_, error)| error);
+        result = connection.close().map_err(|(_, error)| error.into());
     }
-    if let Err(error) = result {
-        let failure = match shared.failure(error) {
-            Error::State { what, source, .. } => (what, source.map(|source| source.to_string()).unwrap_or_default()),
-            other => ("can't be written", other.to_string()),
+    if let Err(failed) = result {
+        let failure = match failed {
+            Failed::Taken => (fence::TAKEN, String::new()),
+            Failed::Database(error) => match shared.failure(error) {
+                Error::State { what, source, .. } => (what, source.map(|s| s.to_string()).unwrap_or_default()),
+                other => ("can't be written", other.to_string()),
+            },
         };
         *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
         // The failure stands before anyone who waits for an answer or for room is woken, and
@@ -249,6 +267,7 @@ struct Applier<'c> {
     delete: Statement<'c>,
     delete_all: Statement<'c>,
     fail: Statement<'c>,
+    epoch: Statement<'c>,
     growing: Statements<'c>,
     /// The digests in the file still hold.
     digests_hold: bool,
@@ -274,6 +293,7 @@ impl<'c> Applier<'c> {
             fail: connection.prepare(
                 "REPLACE INTO failure(path, side, class, operation, error, remedy) VALUES (?, ?, ?, ?, ?, ?)",
             )?,
+            epoch: connection.prepare("SELECT value FROM meta WHERE key = 'epoch'")?,
             growing: Statements::new(connection)?,
             digests_hold: true,
             highest_child: 0,
@@ -288,8 +308,18 @@ impl<'c> Applier<'c> {
         first: Message,
         messages: &Receiver<Message>,
         waiting: &mut Option<Sender<()>>,
-    ) -> rusqlite::Result<()> {
+    ) -> Result<(), Failed> {
+        // Not even begun where the job was taken away: a kill must not catch it with the database locked.
+        if !self.shared.owner.holds() {
+            return Err(Failed::Taken);
+        }
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        // In the same transaction as the rows: of two that believe they own the job, one commits.
+        let epoch: i64 = self.epoch.query_row([], |row| row.get(0))?;
+        if epoch.cast_unsigned() != self.shared.owner.epoch {
+            self.connection.execute_batch("ROLLBACK")?;
+            return Err(Failed::Taken);
+        }
         let mut rows = 0;
         let mut make_durable = false;
         let mut next = Some(first);
@@ -324,7 +354,10 @@ impl<'c> Applier<'c> {
             }
         }
         self.commit()?;
-        if make_durable { self.make_durable() } else { Ok(()) }
+        if make_durable {
+            self.make_durable()?;
+        }
+        Ok(())
     }
 
     fn commit(&mut self) -> rusqlite::Result<()> {

@@ -3,6 +3,7 @@
 mod catalog;
 mod crash;
 mod damage;
+mod fence;
 mod growing;
 mod jobs;
 mod memory;
@@ -27,7 +28,7 @@ fn new_catalog(directory: &Path) -> Catalog {
 }
 
 fn open_catalog(directory: &Path) -> Result<Catalog, crate::error::Error> {
-    Catalog::open(&directory.join(FILE), SOURCE_DEV, None)
+    Catalog::open(&directory.join(FILE), SOURCE_DEV, super::catalog::Owner::default())
 }
 
 /// A published file with every field set to something that depends on `seed`.
