@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use bstr::ByteSlice;
 
 /// Which of the two trees an error concerns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     Source,
@@ -28,7 +28,7 @@ impl std::fmt::Display for Side {
 }
 
 /// The cause of one entry's failure, coarse enough to group a report by and to carry a remedy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// The entry was listed and is gone.
@@ -189,8 +189,14 @@ pub enum Error {
     #[error("{what} {}", .path.display())]
     Output { path: PathBuf, what: &'static str, source: io::Error },
     /// No progress for longer than `--timeout`.
-    #[error("no answer from the file systems for {seconds} s")]
-    Timeout { seconds: u64 },
+    #[error("{what}")]
+    Timeout { what: String },
+    /// Ended by force after a cancel, because no safe point was reached.
+    #[error("{what}")]
+    Cancelled { what: String },
+    /// The process that did the work is not there any more, or never was.
+    #[error("{what}")]
+    Worker { what: String, remedy: &'static str },
     /// A defect of copyd.
     #[error("internal error: {what}")]
     Internal { what: String },
@@ -205,6 +211,8 @@ impl Error {
             Self::DeletionLimit { .. } => "look at what would go with -n -i --delete, then raise --max-delete",
             Self::State { .. } => "check room and permissions there, or name another place with --state-dir",
             Self::Output { .. } => "check the path, its permissions and the room",
+            Self::Cancelled { .. } => "run the same command again: it resumes, and removes what was left",
+            Self::Worker { remedy, .. } => remedy,
             Self::Timeout { .. } => {
                 "check that both file systems answer (ls, df), then run the same command again: it resumes"
             }
@@ -221,7 +229,8 @@ impl Error {
             Self::Guard { .. } => ExitCode::Guard,
             Self::DeletionLimit { .. } => ExitCode::DeletionLimit,
             Self::Timeout { .. } => ExitCode::Timeout,
-            Self::Internal { .. } => ExitCode::Internal,
+            Self::Cancelled { .. } => ExitCode::Stopped,
+            Self::Worker { .. } | Self::Internal { .. } => ExitCode::Internal,
         }
     }
 }
@@ -245,23 +254,30 @@ pub enum ExitCode {
 }
 
 impl ExitCode {
+    /// The code with this number, if it is one of copyd's.
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        Self::ORDER.into_iter().find(|code| *code as u8 == number)
+    }
+
+    const ORDER: [Self; 12] = [
+        Self::Usage,
+        Self::Stopped,
+        Self::Internal,
+        Self::Guard,
+        Self::DeletionLimit,
+        Self::Root,
+        Self::Timeout,
+        Self::Mismatch,
+        Self::SomeFailed,
+        Self::LossRefused,
+        Self::Vanished,
+        Self::Complete,
+    ];
+
     /// Of several that hold, the one that the contract puts first.
     #[must_use]
     pub fn first(holding: &[Self]) -> Self {
-        const ORDER: [ExitCode; 12] = [
-            ExitCode::Usage,
-            ExitCode::Stopped,
-            ExitCode::Internal,
-            ExitCode::Guard,
-            ExitCode::DeletionLimit,
-            ExitCode::Root,
-            ExitCode::Timeout,
-            ExitCode::Mismatch,
-            ExitCode::SomeFailed,
-            ExitCode::LossRefused,
-            ExitCode::Vanished,
-            ExitCode::Complete,
-        ];
-        ORDER.into_iter().find(|code| holding.contains(code)).unwrap_or(Self::Complete)
+        Self::ORDER.into_iter().find(|code| holding.contains(code)).unwrap_or(Self::Complete)
     }
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! main          parse, dispatch, exit code
 //! cli           one file a command; progress line, itemized changes, JSON lines
+//! worker        one job in one process: specification in, events out, commands in; its supervisor
 //! pass          scan → plan → transfer → fidelity → verify
 //! store         SQLite: a job's identity and the entries it made
 //! tree          walk, filter, differences, plan, hard links
@@ -28,3 +29,4 @@ pub mod sys;
 pub mod throttle;
 pub mod tree;
 pub mod units;
+pub mod worker;

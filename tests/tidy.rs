@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, highest first; each uses only what stands below it. As in `src/lib.rs`.
 const LAYERS: &[&[&str]] =
-    &[&["main", "lib"], &["cli"], &["pass"], &["store"], &["tree", "copy", "fidelity", "hash", "throttle"], &["sys"]];
+    &[&["main", "lib"], &["cli"], &["worker"], &["pass"], &["store"], &["tree", "copy", "fidelity", "hash", "throttle"], &["sys"]];
 
 /// Serve every layer, and use nothing of ours but each other.
 const SERVE_ALL: &[&str] = &["limits", "error", "units"];

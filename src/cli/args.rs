@@ -62,6 +62,18 @@ pub enum Verb {
         #[command(subcommand)]
         verb: TrashVerb,
     },
+    /// Carry out one specification in this process: events as JSON lines on stdout, commands on stdin.
+    ///
+    /// What the other verbs run their work in, and what a program calls that wants no command line: see docs/cli.md.
+    /// The end of stdin means that the caller has gone: the worker stops at a safe point.
+    Worker {
+        /// The file that holds the specification; `-` takes the first line of stdin.
+        #[arg(long, value_name = "FILE|-", default_value = "-")]
+        spec: PathBuf,
+        /// Write a log to stderr.
+        #[arg(long)]
+        log: bool,
+    },
     /// Write a completion script for SHELL to stdout.
     Completions {
         #[arg(value_name = "SHELL")]

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::args::OutputArgs;
-use super::output::{Detail, escape_path};
+use super::output::Detail;
+use crate::worker::escape_path;
 
 /// How much is printed.
 pub const fn detail(output: &OutputArgs) -> Detail {

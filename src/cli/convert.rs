@@ -1,4 +1,4 @@
-//! The words of the command line as the engine's types.
+//! The words of the command line as parts of a specification.
 //!
 //! The one place where both are known: what a flag's text means is decided by the modules that
 //! own the types (`tree::filter`, `fidelity`, `units`), and their refusals become usage errors
@@ -11,18 +11,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::IdArgs;
-use super::output::{escape, escape_path};
 use super::rules::{FilterArgs, RuleArg};
 use crate::error::Error;
 use crate::fidelity::{IdMap, LossClass};
-use crate::tree::filter::{Ending, FilesFrom, Filter, Sense};
+use crate::tree::filter::{Ending, FilesFrom, Filter, Sense, lines_of};
 use crate::units::{parse_duration, parse_rate};
+use crate::worker::{Filters, Ids, Line, escape, escape_path};
 
 /// The rules and the list, in the order of the command line.
 ///
 /// # Errors
 /// [`Error::Usage`] for a pattern or a line that can't be used, and for a file that can't be read.
-pub fn filter(args: &FilterArgs) -> Result<Filter, Error> {
+pub fn filters(args: &FilterArgs) -> Result<Filters, Error> {
     let ending = if args.from0 { Ending::Nul } else { Ending::Newline };
     let mut builder = Filter::builder();
     for rule in &args.rules {
@@ -37,12 +37,17 @@ pub fn filter(args: &FilterArgs) -> Result<Filter, Error> {
                 .map_err(|e| in_file("--include-from", file, &e))?,
         };
     }
-    let filter = builder.build();
-    let Some(file) = &args.files_from else {
-        return Ok(filter);
-    };
-    let list = FilesFrom::parse(open("--files-from", file)?, ending).map_err(|e| in_file("--files-from", file, &e))?;
-    Ok(filter.with_files_from(list))
+    let mut filters = Filters::from(&builder.build());
+    if let Some(file) = &args.files_from {
+        let refused = |e| in_file("--files-from", file, &e);
+        let mut text = Vec::new();
+        open("--files-from", file)?.read_to_end(&mut text).map_err(|e| in_file("--files-from", file, &e))?;
+        // Refused here, where its file and line can be named.
+        FilesFrom::parse(text.as_slice(), ending).map_err(refused)?;
+        let lines = lines_of(text.as_slice(), ending).map_err(refused)?;
+        filters.files_from = Some(lines.iter().map(|line| Line::from(line.as_slice())).collect());
+    }
+    Ok(filters)
 }
 
 /// As with rsync, `-` is stdin.
@@ -60,8 +65,9 @@ fn open(flag: &str, file: &Path) -> Result<Box<dyn BufRead>, Error> {
 ///
 /// # Errors
 /// [`Error::Usage`] for a map that can't be read, or names that this machine does not know.
-pub fn id_map(args: &IdArgs) -> Result<IdMap, Error> {
-    IdMap::parse(args.usermap.as_deref(), args.groupmap.as_deref(), args.chown.as_deref()).map_err(|e| usage(chain(&e)))
+pub fn ids(args: &IdArgs) -> Result<Ids, Error> {
+    let map = IdMap::parse(args.usermap.as_deref(), args.groupmap.as_deref(), args.chown.as_deref());
+    Ok(Ids::from(&map.map_err(|e| usage(chain(&e)))?))
 }
 
 /// `--bwlimit`, in bytes a second.

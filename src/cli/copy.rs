@@ -5,29 +5,20 @@ use super::output::View;
 use super::run::{Request, conduct};
 use super::{common, convert, location};
 use crate::error::{Error, ExitCode};
-use crate::pass::{self, Extras, JobKind, Options, VerifyLevel};
+use crate::pass::VerifyLevel;
+use crate::worker::{Kind, Limits, Specification};
 
 /// `copyd migrate SRC DST`.
 pub fn migrate(args: &CopyArgs) -> ExitCode {
-    run(JobKind::Migrate, args, args.max_passes)
+    conduct(&view(Kind::Migrate, args), request(Kind::Migrate, args))
 }
 
 /// `copyd sync SRC DST`.
 pub fn sync(args: &CopyArgs) -> ExitCode {
-    run(JobKind::Sync, args, 1)
+    conduct(&view(Kind::Sync, args), request(Kind::Sync, args))
 }
 
-fn run(kind: JobKind, args: &CopyArgs, max_passes: u32) -> ExitCode {
-    let prepared = options(kind, args, max_passes).map(|options| Request {
-        headline: common::headline(&options.source, &options.destination),
-        work: move |observer: &dyn pass::Observer, progress: &pass::Progress, stop: &std::sync::Arc<pass::Stop>| {
-            pass::run(&options, observer, progress, stop)
-        },
-    });
-    conduct(&view(kind, args), prepared)
-}
-
-fn view(kind: JobKind, args: &CopyArgs) -> View {
+fn view(kind: Kind, args: &CopyArgs) -> View {
     let mut detail = common::detail(&args.output);
     if args.dry_run {
         detail.itemize = detail.itemize.max(1);
@@ -44,43 +35,40 @@ fn view(kind: JobKind, args: &CopyArgs) -> View {
     }
 }
 
-fn options(kind: JobKind, args: &CopyArgs, max_passes: u32) -> Result<Options, Error> {
+fn request(kind: Kind, args: &CopyArgs) -> Result<Request, Error> {
     // The view has it; here a wrong one is refused.
     convert::timeout(args.speed.timeout.as_deref())?;
     let source = location::local(&args.source, "SRC")?;
     let destination = location::local(&args.destination, "DST")?;
-    Ok(Options {
-        kind,
-        filter: convert::filter(&args.scope.filter)?,
-        id_map: convert::id_map(&args.ids)?,
-        bytes_per_second: convert::rate(args.speed.bwlimit.as_deref())?,
+    // Looked at here for the sake of the words in which it is refused.
+    convert::keep(args.trash.as_deref())?;
+    let specification = Specification {
+        filters: convert::filters(&args.scope.filter)?,
+        id_map: convert::ids(&args.ids)?,
+        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())? },
         accept_loss: convert::accepted(&args.accept_loss)?,
-        source,
-        destination,
         verify: args.verify.into(),
         dry_run: args.dry_run,
         items: args.dry_run || common::detail(&args.output).any(),
-        extras: extras(args),
+        delete: args.delete,
+        keep_extra: args.keep_extra,
         allow_empty_source: args.allow_empty_source,
         max_delete: args.max_delete,
-        trash: convert::keep(args.trash.as_deref())?,
-        max_passes,
+        trash: args.trash.clone(),
+        max_passes: (kind == Kind::Migrate).then_some(args.max_passes),
         retry_failed: args.retry_failed,
         one_file_system: args.scope.one_file_system,
         backend: args.speed.backend.into(),
-        provision: args.provision.into(),
+        provisioning: args.provision.into(),
         jobs: args.speed.jobs.count(),
-        state_dir: args.state_dir.clone(),
         strict: args.strict,
-        manifest: args.manifest.clone(),
         manifest_holes: args.manifest_holes,
+        ..Specification::new(kind, Some(&source), &destination)
+    };
+    Ok(Request {
+        headline: common::headline(&source, &destination),
+        specification: specification
+            .with_state_dir(args.state_dir.as_deref())
+            .with_manifest(args.manifest.as_deref()),
     })
-}
-
-const fn extras(args: &CopyArgs) -> Extras {
-    match (args.delete, args.keep_extra) {
-        (true, _) => Extras::Delete,
-        (false, true) => Extras::Keep,
-        (false, false) => Extras::Guard,
-    }
 }

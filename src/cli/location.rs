@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use bstr::ByteSlice;
 
-use super::output::escape;
+use crate::worker::escape;
 use crate::error::Error;
 
 /// Takes an argument as a path of this machine. `role` is `SRC`, `DST` or `DIR`, for the message.

@@ -1,8 +1,8 @@
 //! The command line: parse, dispatch, print.
 //!
 //! ```text
-//! words ─► args.rs (clap) ─┬─► copy.rs, verify.rs ─► run.rs ─► pass::{run, verify, verify_manifest}
-//!                          │      convert.rs, location.rs          ▲        │ events, counters
+//! words ─► args.rs (clap) ─┬─► copy.rs, verify.rs ─► run.rs ─► worker::Supervisor ─► copyd worker
+//!                          │      convert.rs, location.rs          ▲        │ lines       (worker.rs ─► pass)
 //!                          ├─► trash.rs ─► pass::{trash_list, trash_restore, trash_expire}
 //!                          ├─► packaging.rs (man, completions)   signals.rs ▼
 //!                          └─► usage.rs, hints.rs (refusals)              output/
@@ -23,6 +23,7 @@ mod signals;
 mod trash;
 mod usage;
 mod verify;
+mod worker;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -52,6 +53,7 @@ fn dispatch(words: &[OsString]) -> ExitCode {
         Verb::Sync(args) => copy::sync(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Trash { verb } => trash::run(&verb),
+        Verb::Worker { spec, log } => worker::run(&spec, log),
         Verb::Completions { shell } => printed(Ok(packaging::completions(shell))),
         Verb::Man { directory } => man(directory.as_deref()),
         Verb::Help { verb } => printed(packaging::help(verb.as_deref()).map(String::into_bytes)),
@@ -102,6 +104,6 @@ fn printed(text: Result<Vec<u8>, Error>) -> ExitCode {
 
 /// Prints an error with its remedy, and gives its exit code.
 fn failed(error: &Error) -> ExitCode {
-    let _ = writeln!(io::stderr(), "{}", output::report(error));
+    let _ = writeln!(io::stderr(), "{}", output::report_error(error));
     error.exit_code()
 }

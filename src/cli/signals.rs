@@ -5,20 +5,19 @@
 //! an error of one write, see `output/console.rs`.
 
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::output::Reporter;
-use crate::error::{Error, ExitCode};
-use crate::pass::Stop;
+use crate::error::Error;
+use crate::limits::LAST_WORD_WAIT;
+use crate::worker::Handle as Worker;
 
 /// Watches signals until dropped.
 #[derive(Debug)]
 pub struct Watch {
     handle: Handle,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// What to do about a signal.
@@ -46,48 +45,48 @@ impl Watch {
     ///
     /// # Errors
     /// [`Error::Internal`] where handlers or the thread can't be installed.
-    pub fn start(stop: Arc<Stop>, reporter: Arc<Reporter>) -> Result<Self, Error> {
+    pub fn start(worker: Worker, reporter: Arc<Reporter>) -> Result<Self, Error> {
         let failed = |e: std::io::Error| Error::Internal { what: format!("can't watch signals: {e}") };
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
         let handle = signals.handle();
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 for signal in signals.forever() {
-                    act(answer(signal, stop.requested()), &stop, &reporter);
+                    act(answer(signal, worker.cancelling()), &worker, &reporter);
                 }
             })
             .map_err(failed)?;
-        Ok(Self { handle, thread: Some(thread) })
+        Ok(Self { handle })
     }
 }
 
-fn act(answer: Answer, stop: &Stop, reporter: &Reporter) {
+fn act(answer: Answer, worker: &Worker, reporter: &Reporter) {
     match answer {
         Answer::Status => reporter.status(),
         Answer::Stop => {
-            stop.request();
-            reporter.remark(
+            worker.cancel();
+            reporter.note(
                 "stopping at a safe point; the same command again resumes (press ^C once more to stop at once)",
             );
         }
-        Answer::Remind => reporter.remark("already stopping at a safe point"),
+        Answer::Remind => reporter.note("already stopping at a safe point"),
         Answer::AtOnce => {
-            reporter.remark("stopped at once; temporaries are left to the next run of the same command");
-            reporter.last_words(ExitCode::Stopped);
-            // Not std's exit: destructors and handlers must not race with the data threads.
-            signal_hook::low_level::exit(i32::from(ExitCode::Stopped as u8));
+            reporter.note("stopped at once; temporaries are left to the next run of the same command");
+            worker.end_at_once();
+            // The run prints its end, and this process with it is gone by then, unless it waits for its reader.
+            std::thread::sleep(LAST_WORD_WAIT);
+            let error = Error::Cancelled { what: "the run was ended at once, as asked".into() };
+            reporter.last_words(&error);
+            signal_hook::low_level::exit(i32::from(error.exit_code() as u8));
         }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        // Not joined: it may be about to end the process.
         self.handle.close();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been reported by the panic hook already.
-            let _ = thread.join();
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use super::args::TrashVerb;
-use super::output::escape;
+use crate::worker::escape;
 use super::{convert, failed, location};
 use crate::error::{Error, ExitCode};
 use crate::pass::{self, RestoreFate, RestoreOptions, Restored};

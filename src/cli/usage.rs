@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::hints;
-use super::output::escape_lines;
+use crate::worker::escape_lines;
 use crate::error::ExitCode;
 
 /// Letters that copyd itself knows; the rest of a cluster like `-avz` is rsync's.

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::args::{BackendWord, VerifyArgs};
-use super::output::{View, escape_path};
+use super::output::View;
 use super::run::{Request, conduct};
 use super::{common, convert, location};
 use crate::error::{Error, ExitCode};
-use crate::pass::{self, ManifestOptions, VerifyOptions};
+use crate::worker::{Kind, Limits, Specification, escape_path};
 
 /// Carries the verb out.
 pub fn run(args: &VerifyArgs) -> ExitCode {
@@ -21,33 +21,14 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
         log_file: args.output.log_file.clone(),
         timeout: convert::timeout(args.speed.timeout.as_deref()).ok().flatten(),
     };
-    match args.roots.as_slice() {
-        [directory] => {
-            let prepared = against_manifest(args, directory).map(|options| Request {
-                headline: format!("{} -> {}", escape_path(&options.manifest), common::inside(&options.directory)),
-                work: move |observer: &dyn pass::Observer,
-                            progress: &pass::Progress,
-                            stop: &std::sync::Arc<pass::Stop>| {
-                    pass::verify_manifest(&options, observer, progress, stop)
-                },
-            });
-            conduct(&view, prepared)
-        }
-        roots => {
-            let prepared = two_trees(args, roots).map(|options| Request {
-                headline: common::headline(&options.source, &options.destination),
-                work: move |observer: &dyn pass::Observer,
-                            progress: &pass::Progress,
-                            stop: &std::sync::Arc<pass::Stop>| {
-                    pass::verify(&options, observer, progress, stop)
-                },
-            });
-            conduct(&view, prepared)
-        }
-    }
+    let prepared = match args.roots.as_slice() {
+        [directory] => against_manifest(args, directory),
+        roots => two_trees(args, roots),
+    };
+    conduct(&view, prepared)
 }
 
-fn two_trees(args: &VerifyArgs, roots: &[std::ffi::OsString]) -> Result<VerifyOptions, Error> {
+fn two_trees(args: &VerifyArgs, roots: &[std::ffi::OsString]) -> Result<Request, Error> {
     let [source, destination] = roots else {
         return Err(Error::Usage { what: "verify needs SRC and DST".into(), remedy: "copyd verify SRC DST" });
     };
@@ -55,19 +36,22 @@ fn two_trees(args: &VerifyArgs, roots: &[std::ffi::OsString]) -> Result<VerifyOp
         refuse_to_overwrite(manifest)?;
     }
     convert::timeout(args.speed.timeout.as_deref())?;
-    Ok(VerifyOptions {
-        source: location::local(source, "SRC")?,
-        destination: location::local(destination, "DST")?,
+    let (source, destination) = (location::local(source, "SRC")?, location::local(destination, "DST")?);
+    let specification = Specification {
         items: common::detail(&args.output).any(),
-        filter: convert::filter(&args.scope.filter)?,
+        filters: convert::filters(&args.scope.filter)?,
         one_file_system: args.scope.one_file_system,
-        id_map: convert::id_map(&args.ids)?,
+        id_map: convert::ids(&args.ids)?,
         backend: args.speed.backend.into(),
         jobs: args.speed.jobs.count(),
-        bytes_per_second: convert::rate(args.speed.bwlimit.as_deref())?,
-        manifest: args.manifest.clone(),
+        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())? },
         manifest_holes: args.manifest_holes,
         accept_loss: convert::accepted(&args.accept_loss)?,
+        ..Specification::new(Kind::Verify, Some(&source), &destination)
+    };
+    Ok(Request {
+        headline: common::headline(&source, &destination),
+        specification: specification.with_manifest(args.manifest.as_deref()),
     })
 }
 
@@ -82,7 +66,7 @@ fn refuse_to_overwrite(manifest: &Path) -> Result<(), Error> {
     })
 }
 
-fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<ManifestOptions, Error> {
+fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<Request, Error> {
     let manifest: PathBuf = args.manifest.clone().ok_or_else(|| Error::Usage {
         what: "verify of one directory needs a manifest".into(),
         remedy: "copyd verify --manifest FILE DIR, or copyd verify SRC DST",
@@ -102,11 +86,15 @@ fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<Ma
         });
     }
     convert::timeout(args.speed.timeout.as_deref())?;
-    Ok(ManifestOptions {
-        manifest,
-        directory: location::local(directory, "DIR")?,
+    let directory = location::local(directory, "DIR")?;
+    let specification = Specification {
         items: common::detail(&args.output).any(),
         jobs: args.speed.jobs.count(),
-        bytes_per_second: convert::rate(args.speed.bwlimit.as_deref())?,
+        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())? },
+        ..Specification::new(Kind::Verify, None, &directory)
+    };
+    Ok(Request {
+        headline: format!("{} -> {}", escape_path(&manifest), common::inside(&directory)),
+        specification: specification.with_manifest(Some(&manifest)),
     })
 }

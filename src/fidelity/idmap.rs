@@ -108,13 +108,27 @@ impl IdMap {
     /// identity. A resumed job compares it.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let text = |name: &str, rules: &[Rule]| {
-            let rules: Vec<_> = rules.iter().map(|r| format!("{}-{}:{}", r.low, r.high, r.to)).collect();
-            if rules.is_empty() { String::new() } else { format!("{name}={}", rules.join(",")) }
-        };
-        let parts = [text("users", &self.users), text("groups", &self.groups)];
-        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(";")
+        let parts = [("users", self.users_text()), ("groups", self.groups_text())];
+        let parts = parts.iter().filter_map(|(name, text)| text.as_ref().map(|text| format!("{name}={text}")));
+        parts.collect::<Vec<_>>().join(";")
     }
+
+    /// What `--usermap` would say, in numbers; `None` where users stay as they are.
+    #[must_use]
+    pub fn users_text(&self) -> Option<String> {
+        text(&self.users)
+    }
+
+    /// What `--groupmap` would say, in numbers; `None` where groups stay as they are.
+    #[must_use]
+    pub fn groups_text(&self) -> Option<String> {
+        text(&self.groups)
+    }
+}
+
+fn text(rules: &[Rule]) -> Option<String> {
+    let pairs: Vec<_> = rules.iter().map(|r| format!("{}-{}:{}", r.low, r.high, r.to)).collect();
+    (!pairs.is_empty()).then(|| pairs.join(","))
 }
 
 fn first(rules: &[Rule], id: u32) -> u32 {

@@ -25,13 +25,15 @@ impl JobKind {
 }
 
 /// How far a copy is proved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum VerifyLevel {
     /// No hash at all.
     None,
     /// The hash made on the way is kept and trusted.
     Inline,
     /// What is durable at the destination is read back past the cache and compared.
+    #[default]
     Readback,
     /// Read-back, and the source is read once more after publishing.
     Full,
@@ -50,18 +52,22 @@ impl VerifyLevel {
 }
 
 /// Who moves the blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BackendChoice {
     /// A short probe of the two file systems decides.
+    #[default]
     Auto,
     Uring,
     Threads,
 }
 
 /// Whether holes stay holes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Provision {
     /// Holes of the source stay holes.
+    #[default]
     Thin,
     /// Every byte is allocated at the destination; no clones.
     Thick,

@@ -135,6 +135,9 @@ impl Run<'_> {
     /// # Errors
     /// A failure of the backend itself.
     pub fn publish(&self, staged: Vec<Box<Staged>>, io: &mut dyn BlockIo) -> io::Result<()> {
+        if !self.still_ours() {
+            return Ok(());
+        }
         if self.options.verify < VerifyLevel::Readback {
             for staged in staged {
                 self.rename(staged);

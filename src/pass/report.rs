@@ -4,11 +4,12 @@
 //! business of whoever implements [`Observer`]. Nothing in here prints.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::error::{EntryError, ExitCode};
+use crate::error::{EntryError, Error, ExitCode, Side};
 use crate::fidelity::LossClass;
 use crate::tree::plan::Change;
 
@@ -55,9 +56,31 @@ pub struct Progress {
     pub pass: Counter,
     /// Blocks moved and rows digested, of no meaning but that it grows while anything moves.
     pub beat: Arc<AtomicU64>,
+    /// The root that is being opened: what hangs then has no descriptor to be known by. 0 for none.
+    opening: AtomicU8,
 }
 
 impl Progress {
+    /// Notes which root is being opened, or that none is.
+    pub fn open_root(&self, side: Option<Side>) {
+        let number = match side {
+            None => 0,
+            Some(Side::Source) => 1,
+            Some(Side::Destination) => 2,
+        };
+        self.opening.store(number, Ordering::Relaxed);
+    }
+
+    /// The root that is being opened.
+    #[must_use]
+    pub fn opening(&self) -> Option<Side> {
+        match self.opening.load(Ordering::Relaxed) {
+            1 => Some(Side::Source),
+            2 => Some(Side::Destination),
+            _ => None,
+        }
+    }
+
     /// A number that is another one whenever anything at all has moved since.
     #[must_use]
     pub fn pulse(&self) -> u64 {
@@ -73,6 +96,8 @@ pub enum Event<'a> {
     /// The job is known and the roots are open. Comes first.
     Started {
         job: uuid::Uuid,
+        /// Of the job, see [`crate::store::Job::epoch`]; 0 where there is none.
+        epoch: u64,
         kind: &'static str,
         resumed: bool,
         source: &'a std::path::Path,
@@ -125,13 +150,30 @@ pub enum Event<'a> {
     },
 }
 
+/// What stands open when the work begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a> {
+    /// `None` where a tree is held against a manifest.
+    pub source: Option<&'a Arc<OwnedFd>>,
+    pub destination: &'a Arc<OwnedFd>,
+}
+
 /// Receives events. The engine never waits for one longer than the call takes.
 pub trait Observer: Sync {
     fn event(&self, event: &Event<'_>);
+
+    /// The roots and the state are open, and nothing of the trees was looked at yet. Called once, on the
+    /// thread from which all others of the run start.
+    ///
+    /// # Errors
+    /// What ends the run here.
+    fn opened(&self, _opened: &Opened<'_>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// How a run ended, in the words of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Completed,
@@ -193,16 +235,24 @@ pub struct Summary {
 impl Summary {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
-        match self.exit {
-            ExitCode::Complete => Outcome::Completed,
-            ExitCode::Stopped => Outcome::Cancelled,
-            ExitCode::Usage | ExitCode::Guard => Outcome::Refused,
-            ExitCode::Internal | ExitCode::Root | ExitCode::Timeout => Outcome::Failed,
+        Outcome::of(self.exit)
+    }
+}
+
+impl Outcome {
+    /// How a run with this exit code ended.
+    #[must_use]
+    pub const fn of(exit: ExitCode) -> Self {
+        match exit {
+            ExitCode::Complete => Self::Completed,
+            ExitCode::Stopped => Self::Cancelled,
+            ExitCode::Usage | ExitCode::Guard => Self::Refused,
+            ExitCode::Internal | ExitCode::Root | ExitCode::Timeout => Self::Failed,
             ExitCode::SomeFailed
             | ExitCode::Vanished
             | ExitCode::DeletionLimit
             | ExitCode::Mismatch
-            | ExitCode::LossRefused => Outcome::Partial,
+            | ExitCode::LossRefused => Self::Partial,
         }
     }
 }

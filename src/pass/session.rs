@@ -20,7 +20,7 @@ use super::batch::Durability;
 use super::directory::{Directory, Standing, Work};
 use super::journal::Journal;
 use super::records::Records;
-use super::report::{Event, Observer, Progress, Stop, Summary};
+use super::report::{Event, Observer, Opened, Progress, Stop, Summary};
 use super::retry::Retry;
 use super::setup::{Roots, foreign};
 use super::staging::Staging;
@@ -72,17 +72,20 @@ pub fn run(
 ) -> Result<Summary, Error> {
     let started = Instant::now();
     raise_descriptor_limit();
-    let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run)?;
-    let OpenedJob { job, resumed, source_has_trash, scratch } = open_job(options, &roots)?;
+    let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run, progress)?;
+    let OpenedJob { job, resumed, source_has_trash, scratch } = open_job(options, &roots, progress)?;
     let mut session =
         Session { options, observer, progress, stop, roots, absent, job, resumed, source_has_trash, scratch, started };
     observer.event(&Event::Started {
         job: session.job.id(),
+        epoch: session.job.epoch(),
         kind: options.kind.word(),
         resumed,
         source: &options.source,
         destination: &options.destination,
     });
+    observer.opened(&Opened { source: Some(&session.roots.source), destination: &session.roots.destination })?;
+    progress.open_root(None);
     session.guard()?;
     session.carry()
 }
@@ -103,8 +106,9 @@ struct OpenedJob {
     scratch: Option<Scratch>,
 }
 
-fn open_job(options: &Options, roots: &Roots) -> Result<OpenedJob, Error> {
+fn open_job(options: &Options, roots: &Roots, progress: &Progress) -> Result<OpenedJob, Error> {
     let identity = |side, fd: &Arc<std::os::fd::OwnedFd>, path: &Path| {
+        progress.open_root(Some(side));
         let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         RootIdentity::of(fd, &full).map_err(|e| Error::Root {
             side,

@@ -11,6 +11,7 @@ use crate::sys::{self, Stat};
 
 use super::batch::Durability;
 use super::publish::ReadBack;
+use super::report::Progress;
 
 /// Both roots, open, with what holds for all of a run.
 #[derive(Debug)]
@@ -39,8 +40,10 @@ impl Roots {
     ///
     /// # Errors
     /// [`Error::Root`] for a root that can't be used, [`Error::Guard`] for roots in one another.
-    pub fn open(source: &Path, destination: &Path, make: bool) -> Result<(Self, bool), Error> {
+    pub fn open(source: &Path, destination: &Path, make: bool, progress: &Progress) -> Result<(Self, bool), Error> {
+        progress.open_root(Some(Side::Source));
         let from = open_one(source, Side::Source)?;
+        progress.open_root(Some(Side::Destination));
         let missing = !destination.exists();
         let parent = destination.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut to = open_one(if missing { parent } else { destination }, Side::Destination)?;

@@ -355,6 +355,19 @@ impl<'a> Run<'a> {
         self.ended.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the run still owns its job. Where a supervisor has given it to another, the run ends here:
+    /// what it would change yet, nobody would record (P5).
+    pub fn still_ours(&self) -> bool {
+        let ours = self.catalog.is_owned();
+        if !ours {
+            self.end(Error::Guard {
+                what: "another run has taken this job over".into(),
+                remedy: "nothing to do here: the later run goes on with it",
+            });
+        }
+        ours
+    }
+
     /// The error that ended the run, if one did.
     pub fn take_fatal(&self) -> Option<Error> {
         lock(&self.fatal).take()

@@ -94,7 +94,9 @@ impl Run<'_> {
                 Ok(())
             }
             Task::Link(group) => {
-                self.relink(*group, worker);
+                if self.still_ours() {
+                    self.relink(*group, worker);
+                }
                 Ok(())
             }
             Task::Scan(node) => {
@@ -131,7 +133,9 @@ impl Run<'_> {
                 self.progress.scan_complete.store(true, std::sync::atomic::Ordering::Relaxed);
                 *phase = Phase::After;
                 drop(phase);
-                self.delete_extras();
+                if self.still_ours() {
+                    self.delete_extras();
+                }
                 true
             }
             Phase::After => {
@@ -150,6 +154,10 @@ impl Run<'_> {
 
     /// The staging directory goes, the root gets its metadata, and everything is made durable.
     fn finish(&self, root: &Arc<Directory>) {
+        if !self.still_ours() {
+            // The staging directory belongs to the run that has the job now.
+            return;
+        }
         self.wither_left();
         if self.staging.in_use() {
             root.payload.touch();

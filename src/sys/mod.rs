@@ -22,6 +22,6 @@ pub use inode_flags::{
     ExtendedFlags, get_extended_flags, get_extended_flags_at, get_flags, set_extended_flags, set_extended_flags_at,
     set_flags,
 };
-pub use ring::{Ring, Transfer};
+pub use ring::{Ring, Transfer, in_flight};
 pub use stat::{Kind, Stat, Time, stat_at, stat_fd};
 pub use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};

@@ -8,8 +8,9 @@
 #![allow(unsafe_code)] // the kernel is handed raw buffers and descriptors
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use io_uring::{IoUring, opcode, register::Restriction, squeue, types};
 
@@ -35,8 +36,51 @@ pub struct Ring {
     registered: bool,
     /// Descriptors of the operations in flight, by slot.
     in_flight: Vec<Option<Arc<OwnedFd>>>,
+    /// The same for whoever looks from outside, see [`in_flight`].
+    shown: Arc<Shown>,
     /// Prepared, and not yet handed to the kernel.
     unsubmitted: usize,
+}
+
+/// What a ring has in flight, by slot: 0, or the descriptor and what is done with it. A thread that waits in
+/// a ring shows only the ring to procfs, so this is how a watcher finds out what it waits for.
+type Shown = [AtomicU64];
+
+/// The rings of this process, as long as they live.
+static RINGS: Mutex<Vec<Weak<Shown>>> = Mutex::new(Vec::new());
+
+const READ: u64 = 1;
+const WRITE: u64 = 2;
+const SYNC: u64 = 3;
+
+fn show(slots: usize) -> Arc<Shown> {
+    let shown: Arc<Shown> = (0..slots).map(|_| AtomicU64::new(0)).collect();
+    let mut rings = RINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    rings.retain(|ring| ring.strong_count() > 0);
+    rings.push(Arc::downgrade(&shown));
+    shown
+}
+
+/// What all rings of this process have handed to the kernel and not got back: descriptor and operation.
+/// Never waits for a ring; an operation that completes meanwhile may still be named.
+#[must_use]
+pub fn in_flight() -> Vec<(RawFd, &'static str)> {
+    let rings = RINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let alive = rings.iter().filter_map(Weak::upgrade);
+    let mut found = Vec::new();
+    for ring in alive {
+        for slot in ring.iter() {
+            let value = slot.load(Ordering::Relaxed);
+            let word = match value & 3 {
+                READ => "read",
+                WRITE => "write",
+                SYNC => "fsync",
+                _ => continue,
+            };
+            found.extend(RawFd::try_from(value >> 2).ok().map(|fd| (fd, word)));
+        }
+    }
+    found
 }
 
 /// `IoUring` has no `Debug` of its own.
@@ -73,7 +117,8 @@ impl Ring {
         let _ = ring.submitter().register_iowq_max_workers(&mut [workers, workers]);
         Self::restrict(&ring)?;
         let in_flight = (0..slots).map(|_| None).collect();
-        Ok(Self { handle: RingHandle(ring), buffers, registered, in_flight, unsubmitted: 0 })
+        let shown = show(slots);
+        Ok(Self { handle: RingHandle(ring), buffers, registered, in_flight, shown, unsubmitted: 0 })
     }
 
     fn build(entries: u32) -> io::Result<IoUring> {
@@ -140,6 +185,12 @@ impl Ring {
             (Transfer::Sync, _) => opcode::Fsync::new(target).build(),
         };
         self.push(&entry.user_data(slot as u64))?;
+        let operation = match what {
+            Transfer::Read => READ,
+            Transfer::Write { .. } => WRITE,
+            Transfer::Sync => SYNC,
+        };
+        self.shown[slot].store(u64::from(fd.as_raw_fd().unsigned_abs()) << 2 | operation, Ordering::Relaxed);
         self.in_flight[slot] = Some(fd);
         Ok(())
     }
@@ -180,6 +231,7 @@ impl Ring {
             if let Some(entry) = next {
                 let slot = usize::try_from(entry.user_data()).map_err(|_| io::ErrorKind::InvalidData)?;
                 self.in_flight[slot] = None;
+                self.shown[slot].store(0, Ordering::Relaxed);
                 let result = usize::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()));
                 return Ok((slot, result));
             }

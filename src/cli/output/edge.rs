@@ -1,6 +1,6 @@
 //! An error at the program's edge: what, where, why, and what to do about it.
 //!
-//! The library's errors know their parts; `miette` carries them to the edge as one diagnostic
+//! The worker's failures have their parts; `miette` carries them to the edge as one diagnostic
 //! (message, causes, help), and the handler here prints it in lines that a log can hold, without
 //! colours or drawings. Paths are escaped: an error message is a place where names reach a
 //! terminal too.
@@ -9,70 +9,68 @@ use std::fmt;
 
 use miette::{Diagnostic, ReportHandler};
 
-use super::escape::{escape, escape_path};
 use crate::error::Error;
+use crate::worker::{Failure, escape};
 
-/// The word for the kind of error, as the JSON summary carries it.
-pub const fn class(error: &Error) -> &'static str {
-    match error {
-        Error::Usage { .. } => "usage",
-        Error::Root { .. } => "root",
-        Error::Guard { .. } => "guard",
-        Error::DeletionLimit { .. } => "deletion_limit",
-        Error::State { .. } => "state",
-        Error::Output { .. } => "output",
-        Error::Timeout { .. } => "timeout",
-        Error::Internal { .. } => "internal",
-    }
-}
-
-/// What happened and where, in printable characters.
-pub fn message(error: &Error) -> String {
-    match error {
-        Error::Root { side, path, what, .. } => format!("{side} {}: {what}", escape_path(path)),
-        Error::State { path, what, .. } => format!("state directory {}: {what}", escape_path(path)),
-        Error::Output { path, what, .. } => format!("{what} {}", escape_path(path)),
-        other => escape(other.to_string().as_bytes()),
-    }
+/// The whole report of an error of this process, as it goes to stderr.
+pub fn report_error(error: &Error) -> String {
+    report(&Failure::of(error))
 }
 
 /// The whole report, as it goes to stderr.
-pub fn report(error: &Error) -> String {
-    struct Rendered<'a>(&'a Edge<'a>);
+pub fn report(failure: &Failure) -> String {
+    struct Rendered<'a>(&'a Edge);
     impl fmt::Display for Rendered<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             Lines.debug(self.0, f)
         }
     }
-    Rendered(&Edge { error, message: message(error) }).to_string()
+    let cause = failure.why.iter().rev().fold(None, |next, text| Some(Box::new(Cause { text: text.clone(), next })));
+    Rendered(&Edge { message: failure.message.clone(), remedy: failure.remedy.clone(), cause }).to_string()
 }
 
-/// An error with its parts for miette.
+/// A failure with its parts for miette.
 #[derive(Debug)]
-struct Edge<'a> {
-    error: &'a Error,
+struct Edge {
     message: String,
+    remedy: String,
+    cause: Option<Box<Cause>>,
 }
 
-impl fmt::Display for Edge<'_> {
+/// One cause, and what caused it.
+#[derive(Debug)]
+struct Cause {
+    text: String,
+    next: Option<Box<Cause>>,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.next.as_deref().map(|next| next as _)
+    }
+}
+
+impl fmt::Display for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Edge<'_> {
+impl std::error::Error for Edge {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self.error {
-            Error::Root { source: Some(source), .. } | Error::Output { source, .. } => Some(source),
-            Error::State { source: Some(source), .. } => Some(&**source),
-            _ => None,
-        }
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 
-impl Diagnostic for Edge<'_> {
+impl Diagnostic for Edge {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.error.remedy()))
+        Some(Box::new(&self.remedy))
     }
 }
 
@@ -113,7 +111,7 @@ mod tests {
             source: Some(io::Error::from_raw_os_error(libc::ENOENT)),
         };
         assert_eq!(
-            report(&error),
+            report_error(&error),
             "copyd: error: source /srv/\\#033[2J\\#377: can't be opened\n  \
              why:  No such file or directory (os error 2)\n  help: check the path"
         );
@@ -121,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_error_without_a_cause_has_no_why() {
-        let text = report(&Error::DeletionLimit { wanted: 7, limit: 3 });
+        let text = report_error(&Error::DeletionLimit { wanted: 7, limit: 3 });
         assert!(text.contains("7 deletions would exceed --max-delete=3"));
         assert!(!text.contains("why:"));
     }

@@ -12,18 +12,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{error, info, warn};
 
-use super::escape::{escape, escape_path};
 use super::people::failure;
 use crate::error::Error;
-use crate::pass::{Event, Summary};
+use crate::worker::{LastWord, Report, escape};
 
 /// Tells at the end whether all of the log reached its file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct LogState {
+    file: Arc<File>,
     incomplete: Arc<AtomicBool>,
 }
 
 impl LogState {
+    /// Appends a line of the worker's own log, which has its time already.
+    pub fn append(&self, line: &[u8]) {
+        let mut to = Checked { file: Arc::clone(&self.file), state: self.clone() };
+        // A failure is remembered.
+        let _ = to.write(&[line, b"\n"].concat());
+    }
+
     /// A write to the log failed; the run went on without it.
     pub fn incomplete(&self) -> bool {
         self.incomplete.load(Ordering::Relaxed)
@@ -42,17 +49,26 @@ pub fn open(path: &Path) -> Result<LogState, Error> {
         .mode(0o600)
         .open(path)
         .map_err(|source| Error::Output { path: path.to_owned(), what: "can't open the log file", source })?;
-    let state = LogState::default();
-    let writer = Checked { file: Arc::new(file), state: state.clone() };
+    let state = LogState { file: Arc::new(file), incomplete: Arc::default() };
+    let writer = Checked { file: Arc::clone(&state.file), state: state.clone() };
+    log_to(move || writer.clone());
+    Ok(state)
+}
+
+/// The log of a worker goes to stderr: whoever started it knows where to put it.
+pub fn to_stderr() {
+    log_to(io::stderr);
+}
+
+fn log_to<W: io::Write + 'static>(make: impl Fn() -> W + Send + Sync + 'static) {
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_target(false)
         .with_max_level(tracing::Level::INFO)
-        .with_writer(move || writer.clone())
+        .with_writer(make)
         .finish();
     // Only a second log in one process could make this fail, and the first one then stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    Ok(state)
 }
 
 /// A file whose failures are remembered, because the log's caller does not look.
@@ -77,53 +93,56 @@ impl Write for Checked {
 }
 
 /// Logs an event.
-pub fn event(event: &Event<'_>) {
-    match *event {
-        Event::Started { job, kind, resumed, source, destination } => {
-            let (source, destination) = (escape_path(source), escape_path(destination));
-            info!(%job, kind, resumed, %source, %destination, "started");
+pub fn event(report: &Report<'_>) {
+    let name = |name: &crate::worker::Name| escape(&name.bytes());
+    let text = |text: &str| escape(text.as_bytes());
+    match report {
+        Report::Started { job, kind, resumed, source, destination, .. } => {
+            let (source, destination) = (escape(&source.bytes()), escape(&destination.bytes()));
+            info!(%job, %kind, resumed, %source, %destination, "started");
         }
-        Event::Backend { backend, readback, jobs, reason } => {
-            info!(backend, readback, jobs, reason = %escape(reason.as_bytes()), "backend");
+        Report::Backend { backend, readback, jobs, reason } => {
+            info!(%backend, %readback, jobs, reason = %text(reason), "backend");
         }
-        Event::PassStarted { pass } => info!(pass, "pass started"),
-        Event::Item(change) => {
-            let itemized = String::from_utf8_lossy(&change.itemized()).into_owned();
-            info!(name = %escape(&change.path), %itemized, "item");
-        }
-        Event::Deleted { path, kind } => info!(name = %escape(path), kind = kind.word(), "deleted"),
+        Report::PassStarted { pass } => info!(pass, "pass started"),
+        Report::Item { name: path, itemized, .. } => info!(name = %name(path), itemized = %text(itemized), "item"),
+        Report::Deleted { name: path, kind } => info!(name = %name(path), kind = %text(kind), "deleted"),
         // A log of everything that is as it should be would hide what is not.
-        Event::Compared { sign: '=', .. } => {}
-        Event::Compared { sign, path, what } => {
-            warn!(%sign, name = %escape(path), what = %escape(what.as_bytes()), "compared");
+        Report::Compared { sign: '=', .. } | Report::Progress(_) | Report::Summary(_) => {}
+        Report::Compared { sign, name: path, what } => {
+            warn!(%sign, name = %name(path), what = %text(what), "compared");
         }
-        Event::EntryFailed(failed) => error!(remedy = failed.class.remedy(), "{}", failure(failed)),
-        Event::Loss { class, path, detail } => {
-            warn!(class = %class.word(), name = %escape(path), detail = %escape(detail.as_bytes()), "loss");
+        Report::EntryFailed { remedy, .. } => {
+            error!(remedy = %text(remedy), "{}", failure(report).unwrap_or_default());
         }
-        Event::Ignored { path, why } => info!(name = %escape(path), why, "ignored"),
-        Event::Note(text) => tracing::warn!("{text}"),
-        Event::PassEnded { pass, copied, hot, failed } => info!(pass, copied, hot, failed, "pass ended"),
+        Report::Loss { class, name: path, detail } => {
+            warn!(class = %class.word(), name = %name(path), detail = %text(detail), "loss");
+        }
+        Report::Ignored { name: path, why } => info!(name = %name(path), why = %text(why), "ignored"),
+        Report::Note { text: note } => warn!("{}", text(note)),
+        Report::PassEnded { pass, copied, hot, failed } => info!(pass, copied, hot, failed, "pass ended"),
+        Report::Stall(stall) => warn!("{stall}"),
+        Report::UnknownCommand { command } => warn!(command = %text(command), "unknown command"),
     }
 }
 
 /// Logs how the run ended.
-pub fn ended(summary: &Summary, failure: Option<&Error>) {
-    if let Some(failure) = failure {
+pub fn ended(word: &LastWord) {
+    if let Some(failure) = &word.error {
         error!("{}", super::edge::report(failure).replace('\n', ";"));
     }
     info!(
-        exit = summary.exit as u8,
-        passes = summary.passes,
-        entries = summary.entries,
-        files_copied = summary.files_copied,
-        bytes_copied = summary.bytes_copied,
-        proved = summary.proved,
-        assumed = summary.assumed,
-        deleted = summary.deleted,
-        failed = summary.failed,
-        hot = summary.hot,
-        elapsed_s = summary.elapsed.as_secs_f64(),
+        exit = word.exit_code,
+        passes = word.passes,
+        entries = word.entries,
+        files_copied = word.files_copied,
+        bytes_copied = word.bytes_copied,
+        proved = word.proved,
+        assumed = word.assumed,
+        deleted = word.deleted,
+        failed = word.failed,
+        hot = word.hot,
+        elapsed_s = word.elapsed_s,
         "ended"
     );
 }

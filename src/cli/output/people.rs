@@ -1,10 +1,6 @@
 //! Events as lines for people.
 
-use super::escape::escape;
-use crate::error::EntryError;
-use crate::pass::Event;
-use crate::sys::Kind;
-use crate::tree::plan::{Action, Change};
+use crate::worker::{Report, escape};
 
 /// How much a run prints.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,47 +33,56 @@ pub enum Printed {
 }
 
 /// What an event prints; failures are bounded, and so are not decided here.
-pub fn line(event: &Event<'_>, detail: Detail) -> Option<Printed> {
-    match *event {
-        Event::Started { job, resumed, .. } if resumed => {
+pub fn line(report: &Report<'_>, detail: Detail) -> Option<Printed> {
+    match report {
+        Report::Started { job, resumed: true, .. } => {
             Some(Printed::Result(format!("job {job}, resumed: what an earlier run proved is not copied again")))
         }
-        Event::Started { job, .. } => (detail.verbose > 0).then(|| Printed::Result(format!("job {job}"))),
-        Event::Backend { backend, readback, jobs, reason } => {
-            let threads = if jobs == 1 { "1 data thread".to_owned() } else { format!("{jobs} data threads") };
+        Report::Started { job, .. } => (detail.verbose > 0).then(|| Printed::Result(format!("job {job}"))),
+        Report::Backend { backend, readback, jobs, reason } => {
+            let threads = if *jobs == 1 { "1 data thread".to_owned() } else { format!("{jobs} data threads") };
             let reason = escape(reason.as_bytes());
             let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
             Some(Printed::Result(format!("backend {backend}, {threads}, read-back {readback}{reason}")))
         }
-        Event::PassStarted { pass } => (detail.verbose > 0).then(|| Printed::Result(format!("pass {pass}"))),
-        Event::Item(change) => item(change, detail).map(Printed::Result),
-        Event::Deleted { path, kind } => {
-            let name = shown(path, kind);
+        Report::PassStarted { pass } => (detail.verbose > 0).then(|| Printed::Result(format!("pass {pass}"))),
+        Report::Item { name, kind, action, itemized } => {
+            item(&shown(&name.bytes(), kind), action, itemized, detail).map(Printed::Result)
+        }
+        Report::Deleted { name, kind } => {
+            let name = shown(&name.bytes(), kind);
             let text = if detail.itemize > 0 { format!("*deleting   {name}") } else { format!("deleting {name}") };
             detail.any().then_some(Printed::Result(text))
         }
-        Event::Compared { sign, path, what } => compared(sign, path, what, detail).map(Printed::Result),
-        Event::Loss { class, path, detail: how } => (detail.verbose > 0).then(|| {
+        Report::Compared { sign, name, what } => compared(*sign, &name.bytes(), what, detail).map(Printed::Result),
+        Report::Loss { class, name, detail: how } => (detail.verbose > 0).then(|| {
             let how = if how.is_empty() { String::new() } else { format!(" ({})", escape(how.as_bytes())) };
-            Printed::Note(format!("copyd: can't be kept: {}: {}{how}", class.word(), rooted(path)))
+            Printed::Note(format!("copyd: can't be kept: {}: {}{how}", class.word(), rooted(&name.bytes())))
         }),
-        Event::Ignored { path, why } => Some(Printed::Note(format!("copyd: ignored: {}: {why}", rooted(path)))),
-        Event::Note(text) => Some(Printed::Note(format!("copyd: {text}"))),
-        Event::PassEnded { pass, copied, hot, failed } => (detail.verbose > 0)
+        Report::Ignored { name, why } => {
+            let why = escape(why.as_bytes());
+            Some(Printed::Note(format!("copyd: ignored: {}: {why}", rooted(&name.bytes()))))
+        }
+        Report::Note { text } => Some(Printed::Note(format!("copyd: {}", escape(text.as_bytes())))),
+        Report::PassEnded { pass, copied, hot, failed } => (detail.verbose > 0)
             .then(|| Printed::Result(format!("pass {pass} ended: {copied} copied, {hot} hot, {failed} failed"))),
-        Event::EntryFailed(_) => None,
+        Report::UnknownCommand { command } => {
+            Some(Printed::Note(format!("copyd: the worker does not know the command {}", escape(command.as_bytes()))))
+        }
+        Report::EntryFailed { .. } | Report::Progress(_) | Report::Stall(_) | Report::Summary(_) => None,
     }
 }
 
-fn item(change: &Change, detail: Detail) -> Option<String> {
-    if change.action == Action::Keep && change.differences.none() && !detail.unchanged() {
+fn item(name: &str, action: &str, itemized: &str, detail: Detail) -> Option<String> {
+    // Eleven characters of which only the kind says something.
+    let unchanged = action == "keep" && itemized.chars().skip(2).all(|mark| mark == '.');
+    if unchanged && !detail.unchanged() {
         return None;
     }
-    let name = shown(&change.path, change.kind);
     if detail.itemize > 0 {
-        return Some(format!("{} {name}", String::from_utf8_lossy(&change.itemized())));
+        return Some(format!("{} {name}", escape(itemized.as_bytes())));
     }
-    (detail.verbose > 0).then_some(name)
+    (detail.verbose > 0).then(|| name.to_owned())
 }
 
 /// rclone's `= path`; with `-i`, a tab and what differs. A tab in a name is escaped, so it divides.
@@ -93,16 +98,17 @@ fn compared(sign: char, path: &[u8], what: &str, detail: Detail) -> Option<Strin
 }
 
 /// The line of a failed entry.
-pub fn failure(error: &EntryError) -> String {
-    let why = error.source.as_ref().map(|e| format!(": {}", escape(e.to_string().as_bytes()))).unwrap_or_default();
-    let (class, side) = (error.class.word(), error.side);
-    format!("copyd: {class}: {side} {}: {}{why}", rooted(&error.path), error.operation)
+pub fn failure(report: &Report<'_>) -> Option<String> {
+    let Report::EntryFailed { name, class, side, operation, error, .. } = report else { return None };
+    let why = error.as_ref().map(|e| format!(": {}", escape(e.as_bytes()))).unwrap_or_default();
+    let (class, operation) = (class.word(), escape(operation.as_bytes()));
+    Some(format!("copyd: {class}: {side} {}: {operation}{why}", rooted(&name.bytes())))
 }
 
 /// rsync's name in a list: a directory ends with a slash, the root is `./`.
-fn shown(path: &[u8], kind: Kind) -> String {
+fn shown(path: &[u8], kind: &str) -> String {
     let mut name = rooted(path);
-    if kind == Kind::Directory {
+    if kind == "directory" {
         name.push('/');
     }
     name
@@ -118,8 +124,10 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::error::{Class, Side};
-    use crate::tree::plan::Differences;
+    use crate::error::{Class, EntryError, Side};
+    use crate::pass::Event;
+    use crate::sys::Kind;
+    use crate::tree::plan::{Action, Change, Differences};
 
     const ITEMIZE: Detail = Detail { verbose: 0, itemize: 1 };
     const VERBOSE: Detail = Detail { verbose: 1, itemize: 0 };
@@ -129,11 +137,15 @@ mod tests {
     }
 
     fn result(event: &Event<'_>, detail: Detail) -> Option<String> {
-        match line(event, detail) {
+        match line(&event.into(), detail) {
             Some(Printed::Result(text)) => Some(text),
             Some(Printed::Note(text)) => panic!("a note: {text}"),
             None => None,
         }
+    }
+
+    fn failed(error: &EntryError) -> String {
+        failure(&Report::from(&Event::EntryFailed(error))).unwrap()
     }
 
     #[test]
@@ -176,8 +188,8 @@ mod tests {
     #[test]
     fn a_failure_names_class_side_path_call_and_cause_in_printable_characters() {
         let error = EntryError::io(Side::Source, "open", b"x\x1b".to_vec(), io::Error::from_raw_os_error(libc::EACCES));
-        assert_eq!(failure(&error), "copyd: permission: source x\\#033: open: Permission denied (os error 13)");
+        assert_eq!(failed(&error), "copyd: permission: source x\\#033: open: Permission denied (os error 13)");
         let hot = EntryError { class: Class::Hot, side: Side::Source, operation: "read", path: vec![], source: None };
-        assert_eq!(failure(&hot), "copyd: hot: source .: read");
+        assert_eq!(failed(&hot), "copyd: hot: source .: read");
     }
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use crate::error::{Class, ExitCode};
 use crate::fidelity::LossClass;
 use crate::limits::FAILURES_SHOWN;
-use crate::pass::Summary;
 use crate::units::grouped;
+use crate::worker::{LastWord, OverLimit};
 
 /// What an exit code means, in one sentence.
 pub const fn meaning(exit: ExitCode) -> &'static str {
@@ -43,7 +43,7 @@ impl Failures {
 }
 
 /// The final sentences of a run that returned a summary.
-pub fn sentences(summary: &Summary, failures: &Failures, log: Option<&str>) -> Vec<String> {
+pub fn sentences(summary: &LastWord, failures: &Failures, log: Option<&str>) -> Vec<String> {
     let mut out = Vec::new();
     if summary.kind == "verify" {
         compared(summary, &mut out);
@@ -64,7 +64,7 @@ pub fn sentences(summary: &Summary, failures: &Failures, log: Option<&str>) -> V
     out
 }
 
-fn copied(s: &Summary, out: &mut Vec<String>) {
+fn copied(s: &LastWord, out: &mut Vec<String>) {
     if s.dry_run {
         out.push(format!(
             "Dry run, nothing was written: {} would be copied, {} made, {} linked, the metadata of {} set, {} deleted; \
@@ -95,8 +95,8 @@ fn copied(s: &Summary, out: &mut Vec<String>) {
     }
 }
 
-fn limited(s: &Summary, out: &mut Vec<String>) {
-    if let Some((wanted, limit)) = s.over_limit {
+fn limited(s: &LastWord, out: &mut Vec<String>) {
+    if let Some(OverLimit { wanted, limit }) = s.over_limit {
         out.push(format!(
             "Nothing was deleted: {} would exceed --max-delete={limit}. Look at what would go with -n -i, then raise it.",
             many(wanted, "deletion", "deletions")
@@ -104,7 +104,7 @@ fn limited(s: &Summary, out: &mut Vec<String>) {
     }
 }
 
-fn proof(s: &Summary, out: &mut Vec<String>) {
+fn proof(s: &LastWord, out: &mut Vec<String>) {
     if s.dry_run {
         return;
     }
@@ -112,10 +112,10 @@ fn proof(s: &Summary, out: &mut Vec<String>) {
         "Proved: {} read from an unchanged source, durable, and equal when read back ({} bytes). {}",
         entries(s.proved),
         grouped(s.bytes_verified),
-        readback(s.readback)
+        readback(&s.readback)
     ));
     if s.assumed > 0 {
-        let why = match s.verify {
+        let why = match s.verify.as_str() {
             "none" | "inline" => "copied without read-back, or skipped as equal by size and times",
             _ => "skipped as equal by size and times",
         };
@@ -133,7 +133,7 @@ fn readback(word: &str) -> &'static str {
     }
 }
 
-fn compared(s: &Summary, out: &mut Vec<String>) {
+fn compared(s: &LastWord, out: &mut Vec<String>) {
     out.push(format!(
         "Compared {} ({} bytes): {} differ, {} missing at the destination, {} only there, {} could not be compared. {}",
         entries(s.entries),
@@ -142,14 +142,14 @@ fn compared(s: &Summary, out: &mut Vec<String>) {
         grouped(s.missing),
         grouped(s.extra),
         grouped(s.failed),
-        readback(s.readback)
+        readback(&s.readback)
     ));
     if s.differing > 0 {
         out.push("With -i each line says what differs.".into());
     }
 }
 
-fn failed(s: &Summary, failures: &Failures, log: Option<&str>, out: &mut Vec<String>) {
+fn failed(s: &LastWord, failures: &Failures, log: Option<&str>, out: &mut Vec<String>) {
     if s.failed > 0 || s.hot > 0 {
         out.push(format!("{} failed, {} hot (changed whenever read):", entries(s.failed), files(s.hot)));
     }
@@ -170,12 +170,12 @@ fn failed(s: &Summary, failures: &Failures, log: Option<&str>, out: &mut Vec<Str
     }
 }
 
-fn losses(s: &Summary, out: &mut Vec<String>) {
+fn losses(s: &LastWord, out: &mut Vec<String>) {
     if !s.lost.is_empty() {
         out.push("Lost, because the destination can't hold it:".into());
         out.extend(s.lost.iter().map(|(class, n)| loss_line(*class, *n)));
         let classes: Vec<&str> = s.lost.keys().map(|class| class.word()).collect();
-        if s.exit == ExitCode::LossRefused {
+        if s.exit() == ExitCode::LossRefused {
             out.push(format!("  To accept that: --accept-loss={}", classes.join(",")));
         }
     }
@@ -194,18 +194,18 @@ fn loss_line(class: LossClass, n: u64) -> String {
     format!("  {word:<16} {:>9}: {description} Remedy: {remedy}", grouped(n))
 }
 
-fn ending(s: &Summary, out: &mut Vec<String>) {
-    let again = match s.exit {
+fn ending(s: &LastWord, out: &mut Vec<String>) {
+    let again = match s.exit() {
         ExitCode::Stopped => " Run the same command again: it resumes.",
         ExitCode::SomeFailed if s.kind != "verify" => " Run the same command again for what is missing: it resumes.",
         _ => "",
     };
-    let (code, meaning) = (s.exit as u8, meaning(s.exit));
-    out.push(format!("{:.1} s, exit {code}: {meaning}.{again}", s.elapsed.as_secs_f64()));
+    let (code, meaning) = (s.exit_code, meaning(s.exit()));
+    out.push(format!("{:.1} s, exit {code}: {meaning}.{again}", s.elapsed_s));
 }
 
 /// The table of `--stats`, with rsync's names where rsync has the thing.
-pub fn stats(s: &Summary) -> Vec<String> {
+pub fn stats(s: &LastWord) -> Vec<String> {
     let number = |name: &str, n: u64| format!("{name}: {}", grouped(n));
     let mut out = vec![
         number("Number of files", s.entries),
@@ -228,7 +228,7 @@ pub fn stats(s: &Summary) -> Vec<String> {
         format!("Verify level: {}", s.verify),
         format!("Read-back: {}", s.readback),
         format!("Backend: {}", s.backend),
-        format!("Elapsed: {:.3} s", s.elapsed.as_secs_f64()),
+        format!("Elapsed: {:.3} s", s.elapsed_s),
     ];
     out.extend(s.lost.iter().map(|(class, n)| format!("Lost {}: {}", class.word(), grouped(*n))));
     out.extend(s.degraded.iter().map(|(class, n)| format!("Degraded {}: {}", class.word(), grouped(*n))));
@@ -259,7 +259,7 @@ fn were(n: u64) -> String {
 mod tests {
     use super::*;
 
-    fn text(summary: &Summary, failures: &Failures) -> String {
+    fn text(summary: &LastWord, failures: &Failures) -> String {
         sentences(summary, failures, None).join("\n")
     }
 
@@ -267,7 +267,7 @@ mod tests {
     fn a_complete_run_says_what_was_proved_and_how_it_was_read_back() {
         let mut summary = super::super::tests::summary();
         summary.proved = 1380;
-        summary.readback = "direct";
+        summary.readback = "direct".into();
         let text = text(&summary, &Failures::default());
         assert!(text.contains("Proved: 1,380 entries"), "{text}");
         assert!(text.contains("direct I/O, past the page cache"), "{text}");
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_memory_file_system_is_said_to_prove_no_disk() {
         let mut summary = super::super::tests::summary();
-        summary.readback = "memory";
+        summary.readback = "memory".into();
         assert!(text(&summary, &Failures::default()).contains("proves no disk"));
     }
 
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(shown as u64, FAILURES_SHOWN);
         let mut summary = super::super::tests::summary();
         summary.failed = FAILURES_SHOWN + 5;
-        summary.exit = ExitCode::SomeFailed;
+        summary.exit_code = ExitCode::SomeFailed as u8;
         let text = text(&summary, &failures);
         assert!(text.contains("(5 not shown above; --log-file keeps all)"), "{text}");
         assert!(text.contains(Class::Permission.remedy()), "{text}");
@@ -316,8 +316,8 @@ mod tests {
     #[test]
     fn a_verify_counts_each_kind_of_difference() {
         let mut summary = super::super::tests::summary();
-        (summary.kind, summary.differing, summary.missing, summary.extra) = ("verify", 3, 2, 1);
-        summary.exit = ExitCode::Mismatch;
+        (summary.kind, summary.differing, summary.missing, summary.extra) = ("verify".into(), 3, 2, 1);
+        summary.exit_code = ExitCode::Mismatch as u8;
         let text = text(&summary, &Failures::default());
         assert!(text.contains("3 differ, 2 missing at the destination, 1 only there"), "{text}");
         assert!(text.contains("exit 40"), "{text}");
@@ -327,7 +327,7 @@ mod tests {
     fn a_refused_loss_names_the_flag_that_accepts_it() {
         let mut summary = super::super::tests::summary();
         summary.lost.insert(LossClass::Owner, 12);
-        summary.exit = ExitCode::LossRefused;
+        summary.exit_code = ExitCode::LossRefused as u8;
         assert!(text(&summary, &Failures::default()).contains("--accept-loss=owner"));
     }
 }

@@ -27,7 +27,7 @@ use crate::pass::ManifestOptions;
 use crate::pass::batch::Durability;
 use crate::pass::publish::ReadBack;
 use crate::pass::queue::{Next, Queue};
-use crate::pass::report::{Event, Observer, Progress, Stop, Summary};
+use crate::pass::report::{Event, Observer, Opened, Progress, Stop, Summary};
 use crate::pass::session::raise_descriptor_limit;
 use crate::pass::setup;
 use crate::sys::{self, EntryRef, Kind, Stat};
@@ -143,7 +143,7 @@ pub fn run(
     let against = open(options, observer, progress, stop)?;
     let (source, destination) = (options.manifest.as_path(), options.directory.as_path());
     let job = uuid::Uuid::nil();
-    against.judge.event(&Event::Started { job, kind: "verify", resumed: false, source, destination });
+    against.judge.event(&Event::Started { job, epoch: 0, kind: "verify", resumed: false, source, destination });
     against.judge.event(&Event::Backend {
         backend: Backend::Threads.word(),
         readback: against.past_cache.word(),
@@ -167,9 +167,12 @@ fn open<'a>(
     stop: &'a Arc<Stop>,
 ) -> Result<Against<'a>, Error> {
     let at = |e| setup::root_error(Side::Destination, &options.directory, e);
+    progress.open_root(Some(Side::Destination));
     refuse_absent(&options.directory)?;
-    let root = setup::open_one(&options.directory, Side::Destination)?;
+    let root = Arc::new(setup::open_one(&options.directory, Side::Destination)?);
     let reader = Reader::open(&options.manifest)?;
+    observer.opened(&Opened { source: None, destination: &root })?;
+    progress.open_root(None);
     let durability = setup::durability(sys::file_system_magic(root.as_fd()).map_err(at)?);
     let how = if durability == Durability::Memory { ReadBack::Memory } else { ReadBack::Direct };
     let own = [options.manifest.clone(), entries_path(&options.manifest)];
@@ -189,7 +192,7 @@ fn open<'a>(
         links: Mutex::default(),
         own: own.iter().filter_map(identity).collect(),
         walked: AtomicBool::new(false),
-        root: Arc::new(root),
+        root,
     })
 }
 

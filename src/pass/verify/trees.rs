@@ -19,7 +19,7 @@ use crate::hash::HolePolicy;
 use crate::limits;
 use crate::pass::VerifyOptions;
 use crate::pass::queue::{Next, Queue};
-use crate::pass::report::{Event, Observer, Progress, Stop, Summary};
+use crate::pass::report::{Event, Observer, Opened, Progress, Stop, Summary};
 use crate::pass::session::raise_descriptor_limit;
 use crate::pass::setup::{self, Roots};
 use crate::pass::workers::open_backend;
@@ -92,7 +92,7 @@ pub fn run(
     let trees = open(options, observer, progress, stop)?;
     let (source, destination) = (options.source.as_path(), options.destination.as_path());
     let job = uuid::Uuid::nil();
-    trees.judge.event(&Event::Started { job, kind: "verify", resumed: false, source, destination });
+    trees.judge.event(&Event::Started { job, epoch: 0, kind: "verify", resumed: false, source, destination });
     let readback = trees.past_cache.word();
     let jobs = trees.workers;
     trees.judge.event(&Event::Backend { backend: backend.word(), readback, jobs, reason: &reason });
@@ -116,8 +116,11 @@ fn open<'a>(
     progress: &'a Progress,
     stop: &'a Arc<Stop>,
 ) -> Result<Trees<'a>, Error> {
+    progress.open_root(Some(Side::Destination));
     refuse_absent(&options.destination)?;
-    let (roots, _) = Roots::open(&options.source, &options.destination, false)?;
+    let (roots, _) = Roots::open(&options.source, &options.destination, false, progress)?;
+    observer.opened(&Opened { source: Some(&roots.source), destination: &roots.destination })?;
+    progress.open_root(None);
     let at = |side, e| {
         let path = if side == Side::Source { &options.source } else { &options.destination };
         setup::root_error(side, path, e)

@@ -159,6 +159,14 @@ impl Filter {
         Seen::new(self.files_from.clone())
     }
 
+    /// The rules in order, each as [`Builder::exclude`] takes it: a sign, a blank and the pattern.
+    pub fn rules(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.rules.iter().map(|rule| {
+            let sign: &[u8] = if rule.sense == Sense::Include { b"+ " } else { b"- " };
+            [sign, &rule.pattern].concat()
+        })
+    }
+
     /// The rules in order, one a line, in a form that is equal exactly where the scope's definition
     /// is: for a job to notice that its options changed. A list of files stands as its count and
     /// BLAKE3, because it can have millions of lines.
@@ -173,6 +181,23 @@ impl Filter {
             push_line(&mut text, format_args!("files-from {} {}", list.len(), list.digest()));
         }
         text
+    }
+}
+
+/// The lines of a list as [`FilesFrom::parse`] takes them, without those that say nothing.
+///
+/// # Errors
+/// The reader fails.
+pub fn lines_of(reader: impl BufRead, ending: Ending) -> Result<Vec<Vec<u8>>, FilesFromError> {
+    let mut lines = Vec::new();
+    let read = records::for_each(reader, ending, |_, text| {
+        lines.push(text.to_vec());
+        Ok::<_, std::convert::Infallible>(())
+    });
+    match read {
+        Ok(()) => Ok(lines),
+        Err(Stopped::Read { line, source }) => Err(FilesFromError::Read { line, source }),
+        Err(Stopped::By(never)) => match never {},
     }
 }
 

@@ -1,0 +1,52 @@
+//! `copyd worker`: what every run is carried out by, and what a program in any language can call.
+
+use std::io::{self, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::output::log_to_stderr;
+use super::panics;
+use crate::error::{Error, ExitCode};
+use crate::pass::Stop;
+use crate::worker::{Specification, Worker, escape_path, read_specification};
+
+/// Carries out the specification in `file`, or the one that is the first line of stdin (`-`).
+pub fn run(file: &Path, log: bool) -> ExitCode {
+    if log {
+        log_to_stderr();
+    }
+    let worker = Worker::new(io::stdout());
+    panics::speak_through(worker.emitter() as _);
+    let mut commands = BufReader::new(io::stdin());
+    let specification = watch_signals(worker.stop()).and_then(|()| match file.as_os_str().as_encoded_bytes() {
+        b"-" => read_specification(&mut commands),
+        _ => read_file(file),
+    });
+    worker.run(specification, commands)
+}
+
+fn read_file(file: &Path) -> Result<Specification, Error> {
+    let text = std::fs::read_to_string(file).map_err(|error| Error::Usage {
+        what: format!("the specification {} can't be read: {error}", escape_path(file)),
+        remedy: "check the path, or write it to stdin",
+    })?;
+    Specification::parse(&text)
+}
+
+/// SIGTERM asks for a stop at a safe point. SIGINT and SIGUSR1 are the supervisor's, and reach the worker
+/// only because a terminal sends them to all of a group.
+fn watch_signals(stop: Arc<Stop>) -> Result<(), Error> {
+    let failed = |e: io::Error| Error::Internal { what: format!("can't watch signals: {e}") };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
+    let watching = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGTERM {
+                stop.request();
+            }
+        }
+    });
+    watching.map(drop).map_err(failed)
+}
