@@ -50,6 +50,10 @@ pub const JOURNAL_BYTES: u64 = BATCH_BYTES;
 /// ... or this long after the flush before. A file that grows slowly is flushed seldom, too.
 pub const JOURNAL_AGE: std::time::Duration = BATCH_AGE;
 
+/// After a stop was asked for, files and chunks under way may be carried to their end for so long: a
+/// ring has half a GiB of chunks in flight, which would be copied again. A run stops within 5 s.
+pub const STOP_GRACE: std::time::Duration = std::time::Duration::from_millis(1500);
+
 /// Files that one worker reads back and renames at a time, so that a batch is shared by all.
 pub const PUBLISH_FILES: usize = 128;
 

@@ -316,7 +316,11 @@ fn p1_an_interrupt_in_mid_copy_leaves_nothing_torn_and_the_same_command_resumes(
         let run = running.wait().expect(20);
         assert_eq!(run.summary().text("outcome"), "cancelled", "{run}");
         assert!(run.words().contains("the same command again resumes"), "{run}");
-        assert!(staging(&stage.destination).is_none(), "the staging directory is left over: {run}");
+        // Chunks of the large file may be kept, and then the run says so; nothing else is.
+        let kept = temporaries(&stage.destination).len();
+        assert!(kept <= 1, "small files are left over: {run}");
+        assert_eq!(staging(&stage.destination).is_some(), kept == 1, "an empty staging directory is left over: {run}");
+        assert_eq!(run.words().contains("kept for the run that resumes"), kept == 1, "{run}");
         stage.assert_nothing_torn();
         assert!(!stage.differences().is_empty(), "it was not stopped in the middle: {run}");
         stage.assert_completes(&command);

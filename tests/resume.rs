@@ -6,11 +6,12 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use support::Rng;
-use support::copyd::{Copyd, Summary};
+use support::copyd::{Copyd, Run, Summary};
 use support::crash::{catalog, staging};
 use support::mounts::{FsType, Volume, volume};
 use support::oracle::assert_same;
@@ -62,6 +63,25 @@ impl Cut {
         journaled_bytes(&self.state)
     }
 
+    /// Runs until that is reached, and stops it by a signal. Gives how it went, and the bytes of the source
+    /// that have not to be copied any more: the staging directory holds them and nothing else.
+    fn stopped_when(&self, signal: Signal, bytes_per_second: &str, reached: impl Fn(&Self) -> bool) -> (Run, u64) {
+        let mut running = self.command().args(&["--bwlimit", bytes_per_second]).spawn();
+        running.until("chunks are copied", || reached(self));
+        let asked = running.elapsed();
+        running.signal(signal);
+        let run = running.wait().expect(20);
+        let took = run.elapsed.saturating_sub(asked);
+        assert!(took < Duration::from_secs(5), "it took {took:?} to stop: {run}");
+        assert!(!self.destination.join("within/large").exists(), "it was too late");
+        self.temporary();
+        let lanes: Vec<_> = fs::read_dir(staging(&self.destination).unwrap()).unwrap().flatten().collect();
+        assert_eq!(lanes.len(), 1, "more than the large file is left: {lanes:?}");
+        let chunks = journaled(&self.state);
+        assert!(run.words().contains(&format!("kept for the run that resumes: {chunks} chunk")), "{run}");
+        (run, journaled_bytes(&self.state))
+    }
+
     /// The temporary of the large file.
     fn temporary(&self) -> PathBuf {
         let directory = staging(&self.destination).expect("the staging directory stands").join("large");
@@ -79,6 +99,13 @@ impl Cut {
         assert_eq!((journaled(&self.state), rows(&self.state, "growing")), (0, 0), "the journal is not empty: {run}");
         run.summary()
     }
+}
+
+/// The large files that grow now.
+fn temporaries(destination: &Path) -> Vec<PathBuf> {
+    let large = staging(destination).map(|staging| staging.join("large"));
+    let entries = large.and_then(|large| fs::read_dir(large).ok());
+    entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 fn rows(state: &Path, table: &str) -> u64 {
@@ -123,6 +150,50 @@ fn t01_a_large_file_goes_on_from_its_flushed_chunks_on_ext4() {
     let copied = cut.goes_on().count("bytes_copied");
     // The small file's batch was not flushed.
     assert!(copied <= SIZE + 5 - durable, "{durable} bytes were journaled, {copied} bytes copied");
+}
+
+#[test]
+fn a_large_file_goes_on_from_its_chunks_after_a_stop_by_both_backends() {
+    for (backend, signal) in [("threads", Signal::INT), ("uring", Signal::TERM)] {
+        let cut = Cut::new(FsType::Tmpfs, &["--backend", backend]).filled();
+        let (run, kept) = cut.stopped_when(signal, "40M", |cut| journaled(&cut.state) >= 2);
+        assert_eq!(run.summary().text("outcome"), "cancelled", "{run}");
+        let copied = cut.goes_on().count("bytes_copied");
+        assert_eq!(copied, SIZE - kept, "{kept} bytes were journaled, {backend}");
+    }
+}
+
+#[test]
+fn a_stop_journals_the_chunks_that_wait_for_their_flush_on_ext4() {
+    for backend in ["threads", "uring"] {
+        let cut = Cut::new(FsType::Ext4, &["--backend", backend, "--jobs", "1"]).filled();
+        // Younger than the journal's 5 s, and with the ring all chunks are under way at once.
+        let (_, kept) = cut.stopped_when(Signal::INT, "32M", |cut| {
+            let path = temporaries(&cut.destination).into_iter().next();
+            path.and_then(|path| fs::metadata(path).ok()).is_some_and(|meta| meta.blocks() * 512 > 3 * CHUNK)
+        });
+        assert!(kept >= 2 * CHUNK, "{kept} bytes were journaled, {backend}");
+        let copied = cut.goes_on().count("bytes_copied");
+        assert!(copied <= SIZE + 5 - kept, "{kept} bytes were journaled, {copied} bytes copied, {backend}");
+    }
+}
+
+#[test]
+fn a_second_stop_keeps_what_the_first_one_kept() {
+    let cut = Cut::new(FsType::Tmpfs, &[]).filled();
+    let (_, first) = cut.stopped_when(Signal::INT, "40M", |cut| journaled(&cut.state) >= 1);
+    let before = journaled(&cut.state);
+    let (_, second) = cut.stopped_when(Signal::INT, "24M", |cut| journaled(&cut.state) > before);
+    assert!(second > first, "{first} bytes, then {second}");
+    assert_eq!(cut.goes_on().count("bytes_copied"), SIZE - second);
+}
+
+#[test]
+fn what_a_stop_kept_goes_with_the_source_that_it_was_of() {
+    let cut = Cut::new(FsType::Tmpfs, &[]).filled();
+    cut.stopped_when(Signal::INT, "40M", |cut| journaled(&cut.state) >= 1);
+    fs::remove_file(cut.large()).unwrap();
+    assert_eq!(cut.goes_on().count("bytes_copied"), 0);
 }
 
 #[test]

@@ -6,13 +6,16 @@
 //!  source unchanged, temporary as it was ◀── next run: kept in the staging ◀───┘
 //!        └─▶ each chunk hashed again where it lies: equal is taken, else copied
 //! ```
+//! An orderly stop does not wait for the 5 s or the GiB: it flushes what is pending, and keeps the
+//! temporaries whose chunks the catalog has.
+//!
 //! A flush for the journal has a descriptor of its own, opened before the first write: an error that it
 //! meets is reported to the flush of the batch too, which alone decides about the file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
@@ -39,6 +42,8 @@ pub struct Growth {
     announced: Mutex<bool>,
     /// A flush has failed: nothing of it is claimed any more.
     broken: AtomicBool,
+    /// Chunks that the catalog has.
+    claimed: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +59,31 @@ pub struct Journal {
     /// What an earlier run has left, by source.
     left: Mutex<HashMap<(u64, u64), Grown>>,
     pending: Mutex<Pending>,
+    /// What a stop has cut off.
+    set_aside: Mutex<Vec<Arc<Growth>>>,
+}
+
+/// What a stop keeps of large files.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Names of their temporaries.
+    pub names: Vec<Vec<u8>>,
+    chunks: usize,
+}
+
+impl Kept {
+    /// What was kept and where, for whoever stopped the run.
+    #[must_use]
+    pub fn sentence(&self, staging: &std::ffi::CStr) -> String {
+        let many = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+        format!(
+            "kept for the run that resumes: {} of {} MiB of {}, in {} at the destination",
+            many(self.chunks, "chunk"),
+            limits::CHUNK_BYTES >> 20,
+            many(self.names.len(), "large file"),
+            staging.to_string_lossy()
+        )
+    }
 }
 
 /// What an earlier run has left of a file, open.
@@ -70,7 +100,7 @@ impl Journal {
     pub fn new(left: Vec<Grown>) -> Self {
         let left = left.into_iter().map(|grown| ((grown.growing.source.dev, grown.growing.source.ino), grown));
         let pending = Pending { since: Some(Instant::now()), ..Pending::default() };
-        Self { left: Mutex::new(left.collect()), pending: Mutex::new(pending) }
+        Self { left: Mutex::new(left.collect()), pending: Mutex::new(pending), set_aside: Mutex::default() }
     }
 
     fn take_left(&self, source: &Fingerprint) -> Option<Grown> {
@@ -87,6 +117,12 @@ impl Journal {
             return Vec::new();
         }
         std::mem::replace(&mut *pending, Pending { since: Some(Instant::now()), ..Pending::default() }).chunks
+    }
+
+    /// A stop has cut this one off. It lives on, so that the chunks that are still on their way, or wait
+    /// for their flush, are journaled too.
+    pub fn set_aside(&self, growth: Arc<Growth>) {
+        lock(&self.set_aside).push(growth);
     }
 }
 
@@ -107,7 +143,7 @@ impl Run<'_> {
         let begun = (|| -> io::Result<Growth> {
             let made = sys::stat_fd(target)?;
             let flush = sys::open_read(temporary.directory.as_fd(), &temporary.name, ReadMode::Cached)?;
-            Ok(self.growth(item, temporary, &made, flush, false))
+            Ok(self.growth(item, temporary, &made, flush, 0))
         })();
         match begun {
             Ok(growth) => temporary.growth = Some(Arc::new(growth)),
@@ -116,7 +152,7 @@ impl Run<'_> {
         }
     }
 
-    fn growth(&self, item: &Item, at: &Temporary, made: &Stat, flush: OwnedFd, announced: bool) -> Growth {
+    fn growth(&self, item: &Item, at: &Temporary, made: &Stat, flush: OwnedFd, claimed: usize) -> Growth {
         let growing = Growing {
             ino: made.ino,
             temporary: at.name.to_bytes().to_vec(),
@@ -124,7 +160,8 @@ impl Run<'_> {
             name: item.name.to_bytes().to_vec(),
             source: fingerprint(&item.stat),
         };
-        Growth { growing, flush, announced: Mutex::new(announced), broken: false.into() }
+        // A temporary without a chunk is not announced, and one that was kept has some.
+        Growth { growing, flush, announced: Mutex::new(claimed > 0), broken: false.into(), claimed: claimed.into() }
     }
 
     /// The temporary that an earlier run has left of this very source, if it is still what that run
@@ -156,7 +193,7 @@ impl Run<'_> {
             self.wither(&grown.growing);
             return None;
         };
-        temporary.growth = Some(Arc::new(self.growth(item, &temporary, &found, flush, true)));
+        temporary.growth = Some(Arc::new(self.growth(item, &temporary, &found, flush, grown.chunks.len())));
         tracing::info!(path = %item.path().escape_ascii(), chunks = grown.chunks.len(), "goes on from its chunks");
         let thick = self.options.provision == Provision::Thick;
         let claims = Claims { stored: Arc::new(stored), values: grown.chunks, thick };
@@ -185,8 +222,14 @@ impl Run<'_> {
     /// A chunk of a large file has been copied.
     pub fn grown(&self, growth: &Arc<Growth>, chunk: Copied) {
         let at_once = self.batches.durability == Durability::Memory;
+        self.settle_chunks(self.journal.add(growth, chunk, at_once));
+    }
+
+    /// Makes chunks durable and claims them.
+    fn settle_chunks(&self, chunks: Vec<(Weak<Growth>, Copied)>) {
+        let at_once = self.batches.durability == Durability::Memory;
         let mut due: BTreeMap<u64, (Arc<Growth>, Vec<Copied>)> = BTreeMap::new();
-        for (growth, chunk) in self.journal.add(growth, chunk, at_once) {
+        for (growth, chunk) in chunks {
             // What was published or thrown away meanwhile needs no journal any more.
             let Some(growth) = growth.upgrade() else { continue };
             due.entry(growth.growing.ino).or_insert_with(|| (growth, Vec::new())).1.push(chunk);
@@ -212,8 +255,33 @@ impl Run<'_> {
             batch.growing.push(growth.growing.clone());
         }
         batch.grown.extend(chunks.iter().map(|c| GrownChunk { ino, source, index: c.index, value: c.value }));
+        growth.claimed.fetch_add(chunks.len(), Ordering::Relaxed);
         if let Err(e) = self.writer.send(batch) {
             self.end(e);
         }
+    }
+
+    /// An orderly stop: what waits for its flush is journaled, and what the journal has of large files is
+    /// named, so that it is kept.
+    pub fn keep_grown(&self) -> Kept {
+        let pending = std::mem::take(&mut *lock(&self.journal.pending));
+        self.settle_chunks(pending.chunks);
+        let mut kept = Kept::default();
+        let mut keep = |growing: &Growing, chunks: usize| {
+            if chunks > 0 && !kept.names.contains(&growing.temporary) {
+                kept.names.push(growing.temporary.clone());
+                kept.chunks += chunks;
+            }
+        };
+        for growth in std::mem::take(&mut *lock(&self.journal.set_aside)) {
+            if !growth.broken.load(Ordering::Relaxed) {
+                keep(&growth.growing, growth.claimed.load(Ordering::Relaxed));
+            }
+        }
+        // What this run did not come to.
+        for grown in std::mem::take(&mut *lock(&self.journal.left)).into_values() {
+            keep(&grown.growing, grown.chunks.len());
+        }
+        kept
     }
 }

@@ -127,13 +127,11 @@ impl<T, const LANES: usize> Queue<T, LANES> {
         lock(&self.state).lanes[lane].len()
     }
 
-    /// Forgets the tasks of the lanes from `first` on, and every invitation: a stop was asked for.
-    pub fn clear_from(&self, first: usize) {
+    /// Gives up the tasks of the lanes from `first` on, and every invitation: a stop was asked for.
+    pub fn clear_from(&self, first: usize) -> Vec<T> {
         let mut state = lock(&self.state);
-        let mut dropped: Vec<_> = state.lanes[first..].iter_mut().map(std::mem::take).collect();
-        dropped.push(std::mem::take(&mut state.invitations));
-        drop(state);
-        drop(dropped);
+        let State { lanes, invitations, .. } = &mut *state;
+        lanes[first..].iter_mut().chain([invitations]).flat_map(std::mem::take).collect()
     }
 
     /// No more work: everybody goes home.

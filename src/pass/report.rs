@@ -141,7 +141,7 @@ pub enum Event<'a> {
         why: &'static str,
     },
     /// Something that a person should know about the pass as a whole.
-    Note(&'static str),
+    Note(&'a str),
     PassEnded {
         pass: u32,
         copied: u64,

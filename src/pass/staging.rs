@@ -3,7 +3,8 @@
 //! `.copyd-<job>` has mode 0700 and a lane for each worker, so workers don't wait for each other's
 //! directory lock and no tenant can reach a temporary. It is made when the first file needs it: a
 //! run that finds nothing to do leaves the destination as it is. What a killed run left in it is
-//! removed at the next start, but for large files whose chunks are journaled, and all of it at the end.
+//! removed at the next start, and all of it at the end, but for large files whose chunks are journaled:
+//! those are left by a kill and by a stop, and taken up by the next run.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -54,6 +55,15 @@ struct Lanes {
     large: Arc<OwnedFd>,
 }
 
+/// Large files that were kept.
+struct Large {
+    staging: OwnedFd,
+    /// The directory they lie in.
+    large: OwnedFd,
+    /// The first number of a temporary that none of them has.
+    next: u64,
+}
+
 /// The staging directory of one job.
 #[derive(Debug)]
 pub struct Staging {
@@ -76,23 +86,29 @@ impl Staging {
         let name = CString::new(format!(".copyd-{job}"))?;
         let (made, next, lifted) = (Mutex::new(None), AtomicU64::new(0), Mutex::default());
         let staging = Self { root, name, made, lanes, next, lifted };
-        if clean && !staging.keep_large(keep)? {
-            staging.remove_from_root()?;
+        if clean {
+            match staging.keep_large(keep)? {
+                None => staging.remove_from_root()?,
+                Some(Large { staging: directory, large, next }) => {
+                    staging.next.store(next, Ordering::Relaxed);
+                    *lock(&staging.made) = Some(staging.lanes(&directory, large)?);
+                }
+            }
         }
         Ok(staging)
     }
 
-    /// Removes all but the large files that are to be kept; false where there are none.
-    fn keep_large(&self, keep: &[Vec<u8>]) -> io::Result<bool> {
+    /// Removes all but the large files that are to be kept; `None` where there are none.
+    fn keep_large(&self, keep: &[Vec<u8>]) -> io::Result<Option<Large>> {
         let open = |directory: BorrowedFd<'_>, name: &CStr| match sys::open_directory(directory, name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         };
         if keep.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(staging) = open(self.root.as_fd(), &self.name)? else { return Ok(false) };
-        let Some(large) = open(staging.as_fd(), LARGE)? else { return Ok(false) };
+        let Some(staging) = open(self.root.as_fd(), &self.name)? else { return Ok(None) };
+        let Some(large) = open(staging.as_fd(), LARGE)? else { return Ok(None) };
         let mut numbers = Vec::new();
         for (name, _) in Names::read(&large)?.iter() {
             // The name is the number of its temporary: no other may get it.
@@ -102,13 +118,11 @@ impl Staging {
                 None => drop(remove::tree(large.as_fd(), name, &mut |_| {})?),
             }
         }
-        let Some(highest) = numbers.into_iter().max() else { return Ok(false) };
+        let Some(highest) = numbers.into_iter().max() else { return Ok(None) };
         for (name, _) in Names::read(&staging)?.iter().filter(|(name, _)| *name != LARGE) {
             remove::tree(staging.as_fd(), name, &mut |_| {})?;
         }
-        self.next.store(highest.saturating_add(1), Ordering::Relaxed);
-        *lock(&self.made) = Some(self.lanes(&staging, large)?);
-        Ok(true)
+        Ok(Some(Large { staging, large, next: highest.saturating_add(1) }))
     }
 
     /// Whether a large file was kept, and is the inode that it was.
@@ -199,13 +213,18 @@ impl Staging {
         Ok(Lanes { of_workers: of_workers.collect::<io::Result<_>>()?, large: Arc::new(large) })
     }
 
-    /// Removes the directory with everything in it.
+    /// Removes the directory with everything in it but the large files named in `keep`. Whether any was
+    /// kept.
     ///
     /// # Errors
     /// Whatever removing says.
-    pub fn remove(&self) -> io::Result<()> {
+    pub fn remove_but(&self, keep: &[Vec<u8>]) -> io::Result<bool> {
         lock(&self.made).take();
-        self.remove_from_root()
+        let kept = self.keep_large(keep)?.is_some();
+        if !kept {
+            self.remove_from_root()?;
+        }
+        Ok(kept)
     }
 
     fn remove_from_root(&self) -> io::Result<()> {
@@ -275,7 +294,7 @@ mod tests {
         assert_ne!(a.name, b.name);
         sys::create(a.directory.as_fd(), &a.name, Mode::RUSR).unwrap();
         assert!(staging.in_use());
-        staging.remove().unwrap();
+        assert!(!staging.remove_but(&[]).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -302,7 +321,10 @@ mod tests {
         }
         make(&next.temporary_for_large().unwrap());
         make(&next.temporary(0).unwrap());
-        next.remove().unwrap();
+        assert!(next.remove_but(&keep).unwrap(), "a stop keeps it once more");
+        let left: Vec<_> = std::fs::read_dir(dir.path().join(next.name().to_str().unwrap())).unwrap().collect();
+        assert_eq!(left.len(), 1, "and only where it lies: {left:?}");
+        assert!(!next.remove_but(&[]).unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

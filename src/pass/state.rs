@@ -13,7 +13,8 @@
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use crate::copy::big::BigFile;
 use crate::copy::offload::ServerCopy;
@@ -220,6 +221,8 @@ pub struct Run<'a> {
     pub own_mask: u32,
     fatal: Mutex<Option<Error>>,
     ended: AtomicBool,
+    /// When somebody first saw that no new work is begun.
+    halted_at: OnceLock<Instant>,
 }
 
 /// The process's umask. The kernel tells it only in exchange for another, so for a moment new files
@@ -316,6 +319,7 @@ impl<'a> Run<'a> {
             own_mask: own_mask(),
             fatal: Mutex::default(),
             ended: AtomicBool::new(false),
+            halted_at: OnceLock::new(),
         }
     }
 
@@ -347,6 +351,18 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn halted(&self) -> bool {
         self.stop.requested() || self.ended.load(Ordering::Relaxed)
+    }
+
+    /// What is under way is not carried to its end either.
+    #[must_use]
+    pub fn cut_off(&self) -> bool {
+        self.halted() && self.halted_at.get_or_init(Instant::now).elapsed() >= limits::STOP_GRACE
+    }
+
+    /// Somebody asked to stop, and nothing else is wrong.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stop.requested() && !self.ended.load(Ordering::Relaxed)
     }
 
     /// Ends the run with this error, unless it has one already.
@@ -489,6 +505,11 @@ impl<'a> Run<'a> {
             // Whatever comes of it now was not looked at from the start: another pass is worth it.
             self.source_moved.store(true, Ordering::Relaxed);
         }
+        if e.class == Class::Hot && self.halted() {
+            // Cut off in the middle, which looks like a file that changes: no failure, and begun again by
+            // the run that resumes.
+            return self.release(&item.node, 1);
+        }
         let again = match e.class {
             Class::Hot => item.attempt + 1 < limits::HOT_ATTEMPTS,
             // An error at the source may be that of another entry put in its place since the scan.
@@ -498,11 +519,6 @@ impl<'a> Run<'a> {
         };
         if again && !self.halted() {
             return self.retry(item, e.operation);
-        }
-        if again && e.class == Class::Hot {
-            // Stopped in the middle, which looks like a file that changes: no failure, and begun again
-            // by the run that resumes.
-            return self.release(&item.node, 1);
         }
         if item.stat.kind == Kind::File {
             self.progress.bytes_done.add(item.stat.size);

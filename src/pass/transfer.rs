@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use rustix::fs::{FallocateFlags, FileType, Mode};
 
-use crate::copy::big::{BigFile, Claim, Claims, Ends};
+use crate::copy::big::{BigFile, ChunkMove, Claim, Claims, Ends};
 use crate::copy::blocks::{BlockIo, Operation};
 use crate::copy::drive::{Machine, Step, drive};
 use crate::copy::offload;
@@ -154,7 +154,12 @@ impl EntryMove<'_> {
     }
 
     fn go_on(&mut self, mut moving: Box<Moving>, last: Option<io::Result<usize>>, buffer: &mut [u8]) -> Step<Moved> {
+        let begun = last.is_some();
         match moving.range.as_mut().map(|range| range.step(last, buffer)) {
+            Some(Step::Submit(_)) if begun && self.run.cut_off() => {
+                moving.file.temporary.discard();
+                Step::Done(Moved::failed(moving.item, cut_off()))
+            }
             Some(Step::Submit(operation)) => {
                 self.state = State::Moving(moving);
                 Step::Submit(operation)
@@ -579,6 +584,30 @@ fn same_content(before: &Stat, after: &Stat) -> bool {
         && before.ctime == after.ctime
 }
 
+/// A stop was asked for some time ago, and what is under way is not carried to its end: on a slow disk
+/// that takes more than anybody waits for. Nothing failed, and the run that resumes begins it again.
+const fn cut_off() -> MoveError {
+    MoveError::hot("stop")
+}
+
+/// A chunk that ends early where a stop can't wait for it.
+struct Stoppable<'r> {
+    run: &'r Run<'r>,
+    chunk: ChunkMove,
+}
+
+impl Machine for Stoppable<'_> {
+    type Outcome = Result<(), MoveError>;
+
+    fn step(&mut self, last: Option<io::Result<usize>>, buffer: &mut [u8]) -> Step<Self::Outcome> {
+        let begun = last.is_some();
+        match self.chunk.step(last, buffer) {
+            Step::Submit(_) if begun && self.run.cut_off() => Step::Done(Err(cut_off())),
+            other => other,
+        }
+    }
+}
+
 impl Run<'_> {
     fn begin_large(&self, item: Item, mut file: OpenFile) {
         let hashing = self.options.verify > VerifyLevel::None;
@@ -618,7 +647,7 @@ impl Run<'_> {
     pub fn work_on(&self, file: &BigFile<BigCopy>, io: &mut dyn BlockIo) -> io::Result<()> {
         let mut complete = false;
         let claim = |complete: &mut bool| match file.claim() {
-            Claim::Chunk(chunk) => Some(*chunk),
+            Claim::Chunk(chunk) => Some(Stoppable { run: self, chunk: *chunk }),
             Claim::Nothing => None,
             Claim::Finished => {
                 *complete = true;
@@ -629,7 +658,7 @@ impl Run<'_> {
         drive(
             io,
             || if self.halted() { None } else { claim(&mut complete) },
-            |chunk, outcome| {
+            |Stoppable { chunk, .. }, outcome| {
                 let written = chunk.written_bytes();
                 self.progress.bytes_copied.add(written);
                 let settled = file.settle(chunk, outcome);
@@ -644,13 +673,32 @@ impl Run<'_> {
         )?;
         if complete || finished.get() {
             self.complete_large(file);
+        } else if self.halted() {
+            self.set_aside(file);
         }
         Ok(())
+    }
+
+    /// A large file is not completed any more. Where its chunks are journaled the next run goes on from
+    /// them, also where all are there and only the read-back is missing.
+    pub fn set_aside(&self, file: &BigFile<BigCopy>) {
+        let temporary = match file.owner.work.take() {
+            Some(BigWork::Copy(_, open)) => open.temporary,
+            Some(BigWork::ReadBack(staged)) => staged.temporary,
+            None => return,
+        };
+        match temporary.growth {
+            Some(growth) => self.journal.set_aside(growth),
+            None => temporary.discard(),
+        }
     }
 
     fn complete_large(&self, file: &BigFile<BigCopy>) {
         self.queue.disinvite(|task| matches!(task, Task::Big(big) if std::ptr::eq(&raw const **big, file)));
         let outcome = file.outcome(&|| self.halted());
+        if outcome.is_err() && self.halted() {
+            return self.set_aside(file);
+        }
         match file.owner.work.take() {
             Some(BigWork::Copy(item, open)) => self.large_copied(item, open, outcome),
             Some(BigWork::ReadBack(staged)) => self.big_read_back_done(staged, outcome),

@@ -17,8 +17,10 @@ use crate::tree::plan::{Action, Change};
 use super::VerifyLevel;
 use super::again::planned;
 use super::directory::{Directory, Standing};
+use super::journal::Kept;
 use super::queue::Next;
 use super::records;
+use super::report::Event;
 use super::row;
 use super::scan::Scanner;
 use super::state::{Phase, Run, Task, lane};
@@ -59,7 +61,7 @@ impl Run<'_> {
         let mut rows = DirectoryRows::default();
         loop {
             if self.halted() {
-                self.queue.clear_from(lane::BIG);
+                self.give_up_waiting();
             }
             match self.queue.next() {
                 Next::Closed => return Ok(()),
@@ -79,6 +81,15 @@ impl Run<'_> {
                     }
                     self.queue.finished();
                 }
+            }
+        }
+    }
+
+    /// A stop was asked for: what waits is for the next run.
+    fn give_up_waiting(&self) {
+        for task in self.queue.clear_from(lane::BIG) {
+            if let Task::Big(file) = task {
+                self.set_aside(&file);
             }
         }
     }
@@ -152,18 +163,24 @@ impl Run<'_> {
         }
     }
 
-    /// The staging directory goes, the root gets its metadata, and everything is made durable.
+    /// The staging directory goes, but for what a stop keeps of large files; the root gets its metadata,
+    /// and everything is made durable.
     fn finish(&self, root: &Arc<Directory>) {
         if !self.still_ours() {
             // The staging directory belongs to the run that has the job now.
             return;
         }
+        let kept = if self.stopped() { self.keep_grown() } else { Kept::default() };
         self.wither_left();
         if self.staging.in_use() {
             root.payload.touch();
-            if let Err(e) = self.staging.remove() {
-                let path = self.staging.name().to_bytes().to_vec();
-                self.fail_entry(EntryError::io(Side::Destination, "remove the staging directory", path, e));
+            match self.staging.remove_but(&kept.names) {
+                Ok(true) => self.event(&Event::Note(&kept.sentence(self.staging.name()))),
+                Ok(false) => {}
+                Err(e) => {
+                    let path = self.staging.name().to_bytes().to_vec();
+                    self.fail_entry(EntryError::io(Side::Destination, "remove the staging directory", path, e));
+                }
             }
         }
         self.lifted_from(root, self.staging.take_lifted());
