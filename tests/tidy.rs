@@ -12,8 +12,15 @@ use std::path::{Path, PathBuf};
 // What the rules hold.
 
 /// The layers, highest first; each uses only what stands below it. As in `src/lib.rs`.
-const LAYERS: &[&[&str]] =
-    &[&["main", "lib"], &["cli"], &["worker"], &["pass"], &["store"], &["tree", "copy", "fidelity", "hash", "throttle"], &["sys"]];
+const LAYERS: &[&[&str]] = &[
+    &["main", "lib"],
+    &["cli"],
+    &["worker"],
+    &["pass"],
+    &["store"],
+    &["tree", "copy", "fidelity", "hash", "throttle"],
+    &["sys"],
+];
 
 /// Serve every layer, and use nothing of ours but each other.
 const SERVE_ALL: &[&str] = &["limits", "error", "units"];

@@ -370,6 +370,43 @@ fn t34_a_trash_that_is_a_tenant_s_own_is_neither_used_nor_restored_from() {
 }
 
 #[test]
+fn the_verbs_print_json_lines_and_a_summary_that_is_the_last() {
+    let stage = Stage::new(FsType::Tmpfs, small);
+    fs::remove_file(stage.source.join("a/one")).unwrap();
+    fs::write(stage.source.join("top"), b"changed").unwrap();
+    stage.kept();
+    let run = stage.trash("list", &["--json"]).run().expect(0);
+    let of =
+        |path: &str| run.events().into_iter().find(|e| e["name"] == path).unwrap_or_else(|| panic!("{path}: {run}"));
+    assert_eq!((of("a/one")["event"].as_str(), of("a/one")["why"].as_str()), (Some("trashed"), Some("deleted")));
+    assert_eq!((of("top")["kind"].as_str(), of("top")["why"].as_str()), (Some("file"), Some("replaced")));
+    assert!(of("top")["job"].is_string() && of("top")["time"].is_string(), "{run}");
+    assert_eq!((run.summary().text("kind"), run.summary().count("listed")), ("trash_list", 2), "{run}");
+
+    let run = stage.trash("restore", &["--json"]).run().expect(23);
+    let summary = run.summary();
+    assert_eq!((summary.count("restored"), summary.count("not_restored")), (1, 1), "{run}");
+    assert_eq!((summary.text("outcome"), summary.count("exit_code")), ("partial", 23), "{run}");
+    let fate = |path: &str| run.events().into_iter().find(|e| e["name"] == path).map(|e| e["fate"].clone());
+    assert_eq!((fate("a/one").unwrap(), fate("top").unwrap()), ("restored".into(), "in_the_way".into()), "{run}");
+
+    let run = stage.trash("expire", &["--older-than", "0", "--json"]).run().expect(0);
+    assert_eq!((run.summary().text("kind"), run.summary().count("generations")), ("trash_expire", 1), "{run}");
+}
+
+#[test]
+fn a_destination_that_is_missing_is_named_and_nothing_is_said_of_its_parent() {
+    let stage = Stage::new(FsType::Tmpfs, small);
+    remove(&stage.destination);
+    for verb in ["list", "restore", "expire"] {
+        let run = stage.trash(verb, &["--json"]).run().expect(11);
+        assert!(run.err_text().contains("no such directory") && !run.err_text().contains("parent"), "{verb}: {run}");
+        assert_eq!(run.summary().0["error"]["class"], "root", "{verb}: {run}");
+        assert_eq!(run.summary().text("kind"), format!("trash_{verb}"), "{run}");
+    }
+}
+
+#[test]
 fn t34_a_run_that_is_killed_loses_nothing_of_what_it_kept() {
     let stage = Stage::new(FsType::Tmpfs, |source| {
         for i in 0..400 {

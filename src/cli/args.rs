@@ -99,12 +99,18 @@ pub enum TrashVerb {
         /// The directory that was the destination.
         #[arg(value_name = "DST")]
         destination: OsString,
+        /// Print JSON lines on stdout, and people's text on stderr.
+        #[arg(long)]
+        json: bool,
     },
     /// Move entries back to the paths that they had, of each path the newest; print what came back.
     Restore {
         /// The directory that was the destination.
         #[arg(value_name = "DST")]
         destination: OsString,
+        /// Print JSON lines on stdout, and people's text on stderr.
+        #[arg(long)]
+        json: bool,
         /// Paths from DST, each with everything below it; all there is where none is named.
         #[arg(value_name = "PATH")]
         paths: Vec<OsString>,
@@ -120,6 +126,9 @@ pub enum TrashVerb {
         /// The directory that was the destination.
         #[arg(value_name = "DST")]
         destination: OsString,
+        /// Print JSON lines on stdout, and people's text on stderr.
+        #[arg(long)]
+        json: bool,
         /// What is older than DURATION [default: what the run with --trash said].
         #[arg(long, value_name = "DURATION")]
         older_than: Option<String>,

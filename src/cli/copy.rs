@@ -67,8 +67,6 @@ fn request(kind: Kind, args: &CopyArgs) -> Result<Request, Error> {
     };
     Ok(Request {
         headline: common::headline(&source, &destination),
-        specification: specification
-            .with_state_dir(args.state_dir.as_deref())
-            .with_manifest(args.manifest.as_deref()),
+        specification: specification.with_state_dir(args.state_dir.as_deref()).with_manifest(args.manifest.as_deref()),
     })
 }

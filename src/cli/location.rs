@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use bstr::ByteSlice;
 
-use crate::worker::escape;
 use crate::error::Error;
+use crate::worker::escape;
 
 /// Takes an argument as a path of this machine. `role` is `SRC`, `DST` or `DIR`, for the message.
 ///

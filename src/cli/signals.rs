@@ -66,9 +66,8 @@ fn act(answer: Answer, worker: &Worker, reporter: &Reporter) {
         Answer::Status => reporter.status(),
         Answer::Stop => {
             worker.cancel();
-            reporter.note(
-                "stopping at a safe point; the same command again resumes (press ^C once more to stop at once)",
-            );
+            reporter
+                .note("stopping at a safe point; the same command again resumes (press ^C once more to stop at once)");
         }
         Answer::Remind => reporter.note("already stopping at a safe point"),
         Answer::AtOnce => {

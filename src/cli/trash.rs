@@ -4,45 +4,76 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use super::args::TrashVerb;
-use crate::worker::escape;
+use super::output::kept::{self, Counts};
 use super::{convert, failed, location};
 use crate::error::{Error, ExitCode};
-use crate::pass::{self, RestoreFate, RestoreOptions, Restored};
+use crate::pass::{self, Expired, RestoreFate, RestoreOptions, Restored};
 use crate::units::grouped;
+use crate::worker::escape;
+
+/// Where a verb's lines go: people's words, or JSON on stdout and people's words on stderr.
+struct Lines<'a> {
+    out: &'a mut dyn Write,
+    json: bool,
+}
+
+impl Lines<'_> {
+    /// One line of the result. Whoever closed stdout does not want to know.
+    fn result(&mut self, text: &str, json: impl FnOnce() -> String) {
+        let _ = if self.json { writeln!(self.out, "{}", json()) } else { writeln!(self.out, "{text}") };
+    }
+
+    /// A line beside it.
+    fn note(&mut self, text: &str) {
+        let _ = self.out.flush();
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
 
 /// Carries the verb out.
 pub fn run(verb: &TrashVerb) -> ExitCode {
     let mut out = BufWriter::new(io::stdout().lock());
-    let ended = match verb {
-        TrashVerb::List { destination } => list(destination, &mut out),
-        TrashVerb::Restore { destination, paths, at, overwrite } => options(destination, paths, at.as_deref())
-            .and_then(|options| restore(&RestoreOptions { overwrite: *overwrite, ..options }, &mut out)),
-        TrashVerb::Expire { destination, older_than } => expire(destination, older_than.as_deref(), &mut out),
+    let json = match verb {
+        TrashVerb::List { json, .. } | TrashVerb::Restore { json, .. } | TrashVerb::Expire { json, .. } => *json,
     };
-    // Whoever closed stdout does not want to know.
+    let lines = &mut Lines { out: &mut out, json };
+    let (mut counts, ended) = match verb {
+        TrashVerb::List { destination, .. } => list(destination, lines),
+        TrashVerb::Restore { destination, paths, at, overwrite, .. } => {
+            restore(options(destination, paths, at.as_deref(), *overwrite), lines)
+        }
+        TrashVerb::Expire { destination, older_than, .. } => expire(destination, older_than.as_deref(), lines),
+    };
+    let exit = match (&ended, &mut counts) {
+        (Err(error), _) => failed(error),
+        (Ok(()), Counts::Restore { not_restored: 1.., .. }) => ExitCode::SomeFailed,
+        (Ok(()), _) => ExitCode::Complete,
+    };
+    if json {
+        let _ = writeln!(out, "{}", kept::summary(&counts, exit, ended.as_ref().err()));
+    }
     let _ = out.flush();
-    ended.unwrap_or_else(|error| failed(&error))
+    exit
 }
 
-fn list(destination: &std::ffi::OsStr, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let destination = location::local(destination, "DST")?;
-    pass::trash_list(&destination, &mut |entry| {
-        let _ = writeln!(
-            out,
-            "{}\t{}\t{}\t{}",
-            entry.time,
-            entry.why.word(),
-            escape(entry.kind.as_bytes()),
-            escape(&entry.path)
-        );
-    })?;
-    Ok(ExitCode::Complete)
+fn list(destination: &std::ffi::OsStr, lines: &mut Lines<'_>) -> (Counts, Result<(), Error>) {
+    let mut listed = 0;
+    let ended = location::local(destination, "DST").and_then(|destination| {
+        pass::trash_list(&destination, &mut |entry| {
+            listed += 1;
+            let (why, kind) = (entry.why.word(), escape(entry.kind.as_bytes()));
+            let text = format!("{}\t{why}\t{kind}\t{}", entry.time, escape(&entry.path));
+            lines.result(&text, || kept::listed(entry));
+        })
+    });
+    (Counts::List { listed }, ended)
 }
 
 fn options(
     destination: &std::ffi::OsStr,
     paths: &[std::ffi::OsString],
     at: Option<&str>,
+    overwrite: bool,
 ) -> Result<RestoreOptions, Error> {
     let relative = |path: &std::ffi::OsString| -> Result<Vec<u8>, Error> {
         let bytes = path.as_bytes().strip_suffix(b"/").unwrap_or(path.as_bytes());
@@ -59,27 +90,32 @@ fn options(
         destination: location::local(destination, "DST")?,
         paths: paths.iter().map(relative).collect::<Result<_, _>>()?,
         at: at.map(ToOwned::to_owned),
-        overwrite: false,
+        overwrite,
     })
 }
 
-fn restore(options: &RestoreOptions, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let (mut restored, mut older, mut left) = (0_u64, 0_u64, 0_u64);
-    pass::trash_restore(options, &mut |entry| match entry.fate {
-        RestoreFate::Restored => {
-            restored += 1;
-            let _ = writeln!(out, "{}", escape(&entry.path));
-        }
-        RestoreFate::Older => older += 1,
-        _ => {
-            left += 1;
-            let _ = writeln!(io::stderr(), "copyd: not restored: {}", refusal(entry));
-        }
-    })?;
-    let _ = out.flush();
-    let older = if older > 0 { format!(", {} older ones stay in the trash", grouped(older)) } else { String::new() };
-    let _ = writeln!(io::stderr(), "{} restored{older}, {} not restored", grouped(restored), grouped(left));
-    Ok(if left > 0 { ExitCode::SomeFailed } else { ExitCode::Complete })
+fn restore(options: Result<RestoreOptions, Error>, lines: &mut Lines<'_>) -> (Counts, Result<(), Error>) {
+    let (mut restored, mut older, mut not_restored) = (0_u64, 0_u64, 0_u64);
+    let ended = options.and_then(|options| {
+        pass::trash_restore(&options, &mut |entry| {
+            match entry.fate {
+                RestoreFate::Restored => restored += 1,
+                RestoreFate::Older => older += 1,
+                RestoreFate::InTheWay | RestoreFate::Missing | RestoreFate::Failed => {
+                    not_restored += 1;
+                    lines.note(&format!("copyd: not restored: {}", refusal(entry)));
+                }
+            }
+            if lines.json || entry.fate == RestoreFate::Restored {
+                lines.result(&escape(&entry.path), || kept::restored(entry));
+            }
+        })
+    });
+    if ended.is_ok() {
+        let stay = if older > 0 { format!(", {} older ones stay in the trash", grouped(older)) } else { String::new() };
+        lines.note(&format!("{} restored{stay}, {} not restored", grouped(restored), grouped(not_restored)));
+    }
+    (Counts::Restore { restored, older, not_restored }, ended)
 }
 
 fn refusal(entry: &Restored) -> String {
@@ -91,9 +127,17 @@ fn refusal(entry: &Restored) -> String {
     }
 }
 
-fn expire(destination: &std::ffi::OsStr, older_than: Option<&str>, out: &mut dyn Write) -> Result<ExitCode, Error> {
-    let age = convert::age(older_than)?;
-    let done = pass::trash_expire(&location::local(destination, "DST")?, age)?;
-    let _ = writeln!(out, "{} generations expired, {} entries", grouped(done.generations), grouped(done.entries));
-    Ok(ExitCode::Complete)
+fn expire(
+    destination: &std::ffi::OsStr,
+    older_than: Option<&str>,
+    lines: &mut Lines<'_>,
+) -> (Counts, Result<(), Error>) {
+    let expired =
+        convert::age(older_than).and_then(|age| pass::trash_expire(&location::local(destination, "DST")?, age));
+    let counts = Counts::from(*expired.as_ref().unwrap_or(&Expired::default()));
+    if let Ok(done) = &expired {
+        let text = format!("{} generations expired, {} entries", grouped(done.generations), grouped(done.entries));
+        if lines.json { lines.note(&text) } else { lines.result(&text, String::new) }
+    }
+    (counts, expired.map(drop))
 }

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::hints;
-use crate::worker::escape_lines;
 use crate::error::ExitCode;
+use crate::worker::escape_lines;
 
 /// Letters that copyd itself knows; the rest of a cluster like `-avz` is rsync's.
 const OWN_LETTERS: &str = "nvix0hV";

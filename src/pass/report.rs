@@ -232,15 +232,8 @@ pub struct Summary {
     pub elapsed: Duration,
 }
 
-impl Summary {
-    #[must_use]
-    pub const fn outcome(&self) -> Outcome {
-        Outcome::of(self.exit)
-    }
-}
-
 impl Outcome {
-    /// How a run with this exit code ended.
+    /// The word for a run that ended with this code.
     #[must_use]
     pub const fn of(exit: ExitCode) -> Self {
         match exit {
@@ -254,6 +247,13 @@ impl Outcome {
             | ExitCode::Mismatch
             | ExitCode::LossRefused => Self::Partial,
         }
+    }
+}
+
+impl Summary {
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        Outcome::of(self.exit)
     }
 }
 

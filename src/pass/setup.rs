@@ -46,7 +46,8 @@ impl Roots {
         progress.open_root(Some(Side::Destination));
         let missing = !destination.exists();
         let parent = destination.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut to = open_one(if missing { parent } else { destination }, Side::Destination)?;
+        let mut to =
+            if missing { open_parent(parent, destination)? } else { open_one(destination, Side::Destination)? };
         if missing {
             // Before anything is made: a directory inside the source would be in the source.
             outside(&from, &to)?;
@@ -147,20 +148,28 @@ pub fn open_one(path: &Path, side: Side) -> Result<OwnedFd, Error> {
 /// The error of a root, with what to do about it.
 #[must_use]
 pub fn root_error(side: Side, path: &Path, e: std::io::Error) -> Error {
-    let (what, remedy) = match (e.raw_os_error(), side) {
-        (Some(libc::ENOENT), Side::Source) => ("no such directory", "check the path, and that the share is mounted"),
-        (Some(libc::ENOENT), Side::Destination) => (
-            "neither it nor its parent directory exists",
-            "make the parent directory, or check that the share is mounted",
-        ),
-        (Some(libc::ENOTDIR), _) => {
-            ("is not a directory", "copyd copies directories: name the directory that holds it")
-        }
-        (Some(libc::EACCES | libc::EPERM), _) => ("permission denied", "run as root, or as a user who may read it"),
-        (Some(libc::EROFS), _) => ("is on a read-only file system", "remount it read-write"),
+    let (what, remedy) = match e.raw_os_error() {
+        Some(libc::ENOENT) => ("no such directory", "check the path, and that the share is mounted"),
+        Some(libc::ENOTDIR) => ("is not a directory", "copyd copies directories: name the directory that holds it"),
+        Some(libc::EACCES | libc::EPERM) => ("permission denied", "run as root, or as a user who may read it"),
+        Some(libc::EROFS) => ("is on a read-only file system", "remount it read-write"),
         _ => ("can't be opened", "check that the file system behind it answers (ls, dmesg)"),
     };
     Error::Root { side, path: path.to_owned(), what, remedy, source: Some(e) }
+}
+
+/// Opens the directory in which a destination that is missing is to be made.
+fn open_parent(parent: &Path, destination: &Path) -> Result<OwnedFd, Error> {
+    sys::open_root(parent).map_err(|e| match e.raw_os_error() {
+        Some(libc::ENOENT) => Error::Root {
+            side: Side::Destination,
+            path: destination.to_owned(),
+            what: "neither it nor its parent directory exists",
+            remedy: "make the parent directory, or check that the share is mounted",
+            source: Some(e),
+        },
+        _ => root_error(Side::Destination, parent, e),
+    })
 }
 
 fn make_directory(path: &Path) -> Result<(), Error> {

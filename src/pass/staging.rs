@@ -56,10 +56,10 @@ struct Lanes {
 }
 
 /// Large files that were kept.
-struct Large {
+struct KeptLarge {
     staging: OwnedFd,
-    /// The directory they lie in.
-    large: OwnedFd,
+    /// The directory in it where they lie.
+    lane: OwnedFd,
     /// The first number of a temporary that none of them has.
     next: u64,
 }
@@ -89,9 +89,9 @@ impl Staging {
         if clean {
             match staging.keep_large(keep)? {
                 None => staging.remove_from_root()?,
-                Some(Large { staging: directory, large, next }) => {
+                Some(KeptLarge { staging: directory, lane, next }) => {
                     staging.next.store(next, Ordering::Relaxed);
-                    *lock(&staging.made) = Some(staging.lanes(&directory, large)?);
+                    *lock(&staging.made) = Some(staging.lanes(&directory, lane)?);
                 }
             }
         }
@@ -99,7 +99,7 @@ impl Staging {
     }
 
     /// Removes all but the large files that are to be kept; `None` where there are none.
-    fn keep_large(&self, keep: &[Vec<u8>]) -> io::Result<Option<Large>> {
+    fn keep_large(&self, keep: &[Vec<u8>]) -> io::Result<Option<KeptLarge>> {
         let open = |directory: BorrowedFd<'_>, name: &CStr| match sys::open_directory(directory, name) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
@@ -122,7 +122,7 @@ impl Staging {
         for (name, _) in Names::read(&staging)?.iter().filter(|(name, _)| *name != LARGE) {
             remove::tree(staging.as_fd(), name, &mut |_| {})?;
         }
-        Ok(Some(Large { staging, large, next: highest.saturating_add(1) }))
+        Ok(Some(KeptLarge { staging, lane: large, next: highest.saturating_add(1) }))
     }
 
     /// Whether a large file was kept, and is the inode that it was.

@@ -36,10 +36,7 @@ use crate::limits;
 /// `cpyj`, the mark of a list of jobs.
 const SCHEMA: Schema = Schema {
     application: 0x6370_796a,
-    upgrades: &[
-        Upgrade { to: 1, sql: include_str!("jobs-1.sql") },
-        Upgrade { to: 2, sql: include_str!("jobs-2.sql") },
-    ],
+    upgrades: &[Upgrade { to: 1, sql: include_str!("jobs-1.sql") }, Upgrade { to: 2, sql: include_str!("jobs-2.sql") }],
 };
 
 /// The options that would change a job's result, by name.

@@ -122,7 +122,8 @@ fn holder_is_dying(path: &Path) -> bool {
     // "1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF", see proc_locks(5).
     let holder = locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        (words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&place.as_str())).then(|| words[4].parse::<u32>().ok())?
+        (words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&place.as_str()))
+            .then(|| words[4].parse::<u32>().ok())?
     });
     holder.is_some_and(is_dying)
 }

@@ -57,11 +57,8 @@ impl Meter {
     fn follow(&mut self, elapsed: Duration, mut standing: Standing) -> Standing {
         // A verify reads and settles what a copy writes.
         let moved = if self.compares { standing.bytes_verified } else { standing.bytes_copied };
-        let settled = if self.compares {
-            standing.bytes_done.max(standing.bytes_verified)
-        } else {
-            standing.bytes_done
-        };
+        let settled =
+            if self.compares { standing.bytes_done.max(standing.bytes_verified) } else { standing.bytes_done };
         self.percent = self.percent.max(percent(settled, &standing));
         self.window.push_back((elapsed, moved, settled));
         while self.window.len() > 2 && self.window.get(1).is_some_and(|(at, ..)| *at + RATE_WINDOW < elapsed) {

@@ -22,9 +22,9 @@ mod watch;
 mod wire;
 
 pub use emit::Emitter;
-pub use names::Name;
 pub use escape::{escape, escape_lines, escape_path};
+pub use names::Name;
 pub use serve::{Worker, read_specification};
 pub use spec::{End, Filters, Ids, Kind, Limits, Line, Specification};
 pub use supervise::{Handle, Listener, Settings, Supervisor, Verdict};
-pub use wire::{Command, Failure, Identity, LastWord, OverLimit, Report, Stall, Standing};
+pub use wire::{Command, Failure, Identity, LastWord, OverLimit, Report, Stall, Standing, line};

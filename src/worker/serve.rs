@@ -48,7 +48,11 @@ impl Worker {
     }
 
     /// Carries a specification out, to its end or until a command ends it.
-    pub fn run(&self, specification: Result<Specification, Error>, commands: impl BufRead + Send + 'static) -> ExitCode {
+    pub fn run(
+        &self,
+        specification: Result<Specification, Error>,
+        commands: impl BufRead + Send + 'static,
+    ) -> ExitCode {
         let prepared = specification.and_then(|specification| {
             self.emitter.identify(Identity::from(&specification));
             specification.work()

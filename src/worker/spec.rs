@@ -17,9 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::names;
 use crate::error::Error;
 use crate::fidelity::{IdMap, LossClass};
-use crate::pass::{
-    BackendChoice, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions,
-};
+use crate::pass::{BackendChoice, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions};
 use crate::tree::filter::{Ending, FilesFrom, Filter};
 use crate::units::parse_duration;
 
@@ -334,7 +332,8 @@ impl Specification {
         destination: PathBuf,
         manifest: Option<PathBuf>,
     ) -> Result<Options, Error> {
-        let trash = self.trash.as_deref().map(parse_duration).transpose().map_err(|e| wrong("trash", &e.to_string()))?;
+        let trash =
+            self.trash.as_deref().map(parse_duration).transpose().map_err(|e| wrong("trash", &e.to_string()))?;
         Ok(Options {
             kind,
             source,

@@ -358,8 +358,7 @@ impl Shared {
                     seen.heard = now;
                 }
                 let silence = now.saturating_duration_since(seen.heard);
-                let falls_silent =
-                    silence >= SILENCE && !seen.clogged && !seen.silent && seen.last_word.is_none();
+                let falls_silent = silence >= SILENCE && !seen.clogged && !seen.silent && seen.last_word.is_none();
                 seen.silent |= falls_silent;
                 (seen.due(now, self.timeout), falls_silent.then(|| silence.as_secs()))
             };
@@ -395,18 +394,21 @@ impl Shared {
         let remains = seen.exited.is_none();
         let error = match due {
             Due::Cancelled => Error::Cancelled {
-                what: format!("no safe point was reached within {} s, so the run was ended{stall}", CANCEL_GRACE.as_secs()),
+                what: format!(
+                    "no safe point was reached within {} s, so the run was ended{stall}",
+                    CANCEL_GRACE.as_secs()
+                ),
             },
             Due::AtOnce => Error::Cancelled { what: "the run was ended at once, as asked".into() },
             Due::Still => Error::Timeout {
-                what: seen.stall.as_ref().map_or_else(
-                    || format!("nothing has moved for {} s", seen.still.as_secs()),
-                    ToString::to_string,
-                ),
+                what: seen
+                    .stall
+                    .as_ref()
+                    .map_or_else(|| format!("nothing has moved for {} s", seen.still.as_secs()), ToString::to_string),
             },
-            Due::Silent(silence) => Error::Timeout {
-                what: format!("the worker has given no sign of life for {} s", silence.as_secs()),
-            },
+            Due::Silent(silence) => {
+                Error::Timeout { what: format!("the worker has given no sign of life for {} s", silence.as_secs()) }
+            }
             Due::Lingers => Error::Worker { what: "the worker did not end by itself".into(), remedy: "nothing to do" },
         };
         drop(seen);

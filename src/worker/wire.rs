@@ -232,19 +232,7 @@ impl Report<'_> {
     /// The line, without its end.
     #[must_use]
     pub fn line(&self) -> String {
-        /// `{"event":"`, which serde writes first of a tagged enumeration.
-        const OPENING: usize = 10;
-        let mut bytes = Vec::with_capacity(256);
-        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Printable::default());
-        if let Err(error) = self.serialize(&mut serializer) {
-            // Only a map key that is no string can get here, and every key above is one.
-            return format!(r#"{{"event":"unprintable","schema":{SCHEMA},"error":"{}"}}"#, error.classify() as u8);
-        }
-        let word = bytes.iter().skip(OPENING).position(|byte| *byte == b'"').unwrap_or(0);
-        let schema = format!(r#","schema":{SCHEMA}"#);
-        let at = OPENING + word + 1;
-        bytes.splice(at..at, schema.into_bytes());
-        String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        line(self)
     }
 
     /// Reads a line.
@@ -254,6 +242,23 @@ impl Report<'_> {
     pub fn parse(line: &str) -> Result<Report<'static>, serde_json::Error> {
         serde_json::from_str(line)
     }
+}
+
+/// The line, without its end, of an enumeration whose tag is `event`.
+pub fn line(event: &impl Serialize) -> String {
+    /// `{"event":"`, which serde writes first of a tagged enumeration.
+    const OPENING: usize = 10;
+    let mut bytes = Vec::with_capacity(256);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Printable::default());
+    if let Err(error) = event.serialize(&mut serializer) {
+        // Only a map key that is no string can get here, and every key of an event is one.
+        return format!(r#"{{"event":"unprintable","schema":{SCHEMA},"error":"{}"}}"#, error.classify() as u8);
+    }
+    let word = bytes.iter().skip(OPENING).position(|byte| *byte == b'"').unwrap_or(0);
+    let schema = format!(r#","schema":{SCHEMA}"#);
+    let at = OPENING + word + 1;
+    bytes.splice(at..at, schema.into_bytes());
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 impl<'a> From<&Event<'a>> for Report<'a> {

@@ -8,6 +8,7 @@
 
 mod console;
 mod edge;
+pub mod kept;
 mod log;
 mod people;
 mod progress;

@@ -327,7 +327,8 @@ fn rows_stay_equal_when_a_remount_gives_the_source_another_device_number() {
     subvolume.name = b"subvolume".to_vec();
     subvolume.facts.source.dev = SOURCE_DEV + 5;
     write_rows(&mut catalog, vec![root(), inside, subvolume]);
-    let remounted = Catalog::open(&scratch.path().join(FILE), SOURCE_DEV + 5, super::super::catalog::Owner::default()).expect("open");
+    let remounted = Catalog::open(&scratch.path().join(FILE), SOURCE_DEV + 5, super::super::catalog::Owner::default())
+        .expect("open");
     let reader = remounted.reader().expect("reader");
     let dev = |name: &[u8]| reader.get(1, name).expect("get").map(|row| row.facts.source.dev);
     assert_eq!(dev(b"inside"), Some(SOURCE_DEV + 5));

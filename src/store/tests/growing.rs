@@ -38,7 +38,8 @@ fn what_is_durable_of_a_large_file_is_found_again_under_another_device_number() 
     let scratch = tempfile::tempdir().expect("scratch");
     let files = [growing(1), growing(2)];
     journal(&mut new_catalog(scratch.path()), &files, 3);
-    let moved = Catalog::open(&scratch.path().join(FILE), SOURCE_DEV + 7, super::super::catalog::Owner::default()).expect("open");
+    let moved = Catalog::open(&scratch.path().join(FILE), SOURCE_DEV + 7, super::super::catalog::Owner::default())
+        .expect("open");
     let found = moved.grown().expect("read");
     assert_eq!(found.len(), 2);
     for (found, of) in found.iter().zip(&files) {
