@@ -54,6 +54,9 @@ pub const JOURNAL_AGE: std::time::Duration = BATCH_AGE;
 /// ring has half a GiB of chunks in flight, which would be copied again. A run stops within 5 s.
 pub const STOP_GRACE: std::time::Duration = std::time::Duration::from_millis(1500);
 
+/// The most that a marker of a share may hold, in bytes: a name, not data.
+pub const MARKER_BYTES: u64 = 4096;
+
 /// Files that one worker reads back and renames at a time, so that a batch is shared by all.
 pub const PUBLISH_FILES: usize = 128;
 

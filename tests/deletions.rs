@@ -98,6 +98,89 @@ fn p4_t23_a_source_whose_mount_is_missing_deletes_nothing_whatever_lies_below_it
 }
 
 #[test]
+fn a_destination_whose_mount_is_missing_is_not_taken_for_a_new_one() {
+    let stage = Stage::new(FsType::Tmpfs);
+    let share = volume(FsType::Tmpfs, 64);
+    let (point, share) = (stage.volume.directory("point"), share.directory("share"));
+    // The mount itself, and a directory below it that goes with it.
+    for destination in [point.clone(), point.join("below")] {
+        let command = |verb: &str, flags: &[&str]| {
+            Copyd::new(verb).arg("--json").arg(&stage.source).arg(&destination).args(flags).state_dir(&stage.state)
+        };
+        bind(&share, &point);
+        for verb in ["sync", "migrate"] {
+            command(verb, &["--delete"]).run().expect(0);
+        }
+        tool("mount", "umount", &[&point]);
+        for (verb, flags) in
+            [("sync", &[][..]), ("sync", &["--delete"]), ("migrate", &["--keep-extra"]), ("migrate", &["-n"])]
+        {
+            let run = moves_nothing(&command(verb, flags), 43, &point);
+            assert_said(&run, &["another file system", "mounted", "--new-destination"]);
+        }
+        // With what others left there it is no better, unless extras are to stay.
+        fs::create_dir_all(&destination).unwrap();
+        fs::write(destination.join("not mounted here"), b"left by somebody").unwrap();
+        moves_nothing(&command("sync", &["--delete"]), 43, &point);
+        fs::remove_file(destination.join("not mounted here")).unwrap();
+        // Mounted again, it is the same job.
+        bind(&share, &point);
+        let run = command("sync", &["--delete"]).run().expect(0);
+        assert_eq!(run.events()[0]["resumed"], true, "{run}");
+        // Made again where it was, it is a fresh start.
+        if destination != point {
+            fs::rename(&destination, point.join("aside")).unwrap();
+            command("sync", &[]).run().expect(0);
+            fs::remove_dir_all(share.join("aside")).unwrap();
+        }
+        tool("mount", "umount", &[&point]);
+        // Replaced on purpose: said once, and known from then on.
+        command("sync", &["--new-destination"]).run().expect(0);
+        assert_same(&stage.source, &destination);
+        command("sync", &["--delete"]).run().expect(0);
+        for entry in fs::read_dir(&point).unwrap().chain(fs::read_dir(&share).unwrap()) {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+        fs::remove_dir_all(&stage.state).unwrap();
+        fs::create_dir(&stage.state).unwrap();
+    }
+}
+
+#[test]
+fn p4_t23_a_source_without_its_marker_or_with_another_one_deletes_nothing() {
+    let stage = Stage::new(FsType::Tmpfs);
+    let marker = stage.source.join("share-id");
+    fs::write(&marker, b"0190b3c4-7d5e-7c3a-9f00-123456789abc\n").unwrap();
+    let command = |flags: &[&str]| stage.sync().args(&["--delete", "--source-marker", "share-id"]).args(flags);
+    command(&[]).run().expect(0);
+    assert_same(&stage.source, &stage.destination);
+    fs::remove_file(stage.source.join("one/file-0")).unwrap();
+
+    let aside = stage.volume.path().join("aside");
+    fs::rename(&marker, &aside).unwrap();
+    for flags in [&[][..], &["-n"], &["--allow-empty-source"]] {
+        let run = moves_nothing(&command(flags), 43, &stage.destination);
+        assert_said(&run, &["does not have the marker share-id", "mounted"]);
+    }
+    for content in [&b"another share"[..], b""] {
+        fs::write(&marker, content).unwrap();
+        let run = moves_nothing(&command(&[]), 43, &stage.destination);
+        assert_said(&run, &[if content.is_empty() { "no file of 1 to 4096 bytes" } else { "another share" }]);
+    }
+    std::os::unix::fs::symlink(&aside, stage.source.join("link")).unwrap();
+    let linked = stage.sync().args(&["--delete", "--source-marker", "link"]);
+    moves_nothing(&linked, 43, &stage.destination);
+    fs::remove_file(stage.source.join("link")).unwrap();
+
+    fs::rename(&aside, &marker).unwrap();
+    let run = command(&[]).run().expect(0);
+    assert_eq!((run.events()[0]["resumed"].clone(), run.summary().count("deleted")), (true.into(), 1), "{run}");
+    assert_same(&stage.source, &stage.destination);
+    stage.sync().args(&["--source-marker", "one/file-1"]).run().expect(1);
+}
+
+#[test]
 fn p4_t22_a_source_that_is_exchanged_while_it_is_read_deletes_nothing() {
     let stage = Stage::new(FsType::Tmpfs);
     stage.sync().run().expect(0);

@@ -167,6 +167,8 @@ pub fn options(source: &Path, destination: &Path, state_dir: &Path) -> Options {
         items: false,
         extras: Extras::Guard,
         allow_empty_source: false,
+        source_marker: None,
+        new_destination: false,
         max_delete: None,
         trash: None,
         max_passes: 10,

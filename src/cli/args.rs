@@ -157,6 +157,12 @@ pub struct CopyArgs {
     /// Allow deletions although SRC is empty.
     #[arg(long, help_heading = "What is done")]
     pub allow_empty_source: bool,
+    /// The file NAME at the root of SRC tells this share from every other; without it nothing is done (exit 43).
+    #[arg(long, value_name = "NAME", help_heading = "What is done")]
+    pub source_marker: Option<OsString>,
+    /// DST was replaced on purpose: it may lie on another file system than before.
+    #[arg(long, help_heading = "What is done")]
+    pub new_destination: bool,
     /// Delete nothing at all if more than N entries would go (exit 25).
     #[arg(long, value_name = "N", help_heading = "What is done")]
     pub max_delete: Option<u64>,

@@ -4,6 +4,7 @@
 //! own the types (`tree::filter`, `fidelity`, `units`), and their refusals become usage errors
 //! that name the flag.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +17,7 @@ use crate::error::Error;
 use crate::fidelity::{IdMap, LossClass};
 use crate::tree::filter::{Ending, FilesFrom, Filter, Sense, lines_of};
 use crate::units::{parse_duration, parse_rate};
-use crate::worker::{Filters, Ids, Line, escape, escape_path};
+use crate::worker::{Filters, Ids, Line, escape, escape_path, marker_name};
 
 /// The rules and the list, in the order of the command line.
 ///
@@ -58,6 +59,20 @@ fn open(flag: &str, file: &Path) -> Result<Box<dyn BufRead>, Error> {
     match File::open(file) {
         Ok(opened) => Ok(Box::new(BufReader::new(opened))),
         Err(error) => Err(in_file(flag, file, &error)),
+    }
+}
+
+/// `--source-marker`.
+///
+/// # Errors
+/// [`Error::Usage`] for what is no single name.
+pub fn marker(name: Option<&OsStr>) -> Result<(), Error> {
+    match name {
+        Some(name) if marker_name(name.as_bytes()).is_none() => Err(Error::Usage {
+            what: format!("--source-marker: {} is no name of a file at the root of SRC", escape(name.as_bytes())),
+            remedy: "name a file there, without a slash",
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -40,8 +40,9 @@ fn request(kind: Kind, args: &CopyArgs) -> Result<Request, Error> {
     convert::timeout(args.speed.timeout.as_deref())?;
     let source = location::local(&args.source, "SRC")?;
     let destination = location::local(&args.destination, "DST")?;
-    // Looked at here for the sake of the words in which it is refused.
+    // Looked at here for the sake of the words in which they are refused.
     convert::keep(args.trash.as_deref())?;
+    convert::marker(args.source_marker.as_deref())?;
     let specification = Specification {
         filters: convert::filters(&args.scope.filter)?,
         id_map: convert::ids(&args.ids)?,
@@ -53,6 +54,7 @@ fn request(kind: Kind, args: &CopyArgs) -> Result<Request, Error> {
         delete: args.delete,
         keep_extra: args.keep_extra,
         allow_empty_source: args.allow_empty_source,
+        new_destination: args.new_destination,
         max_delete: args.max_delete,
         trash: args.trash.clone(),
         max_passes: (kind == Kind::Migrate).then_some(args.max_passes),
@@ -67,6 +69,9 @@ fn request(kind: Kind, args: &CopyArgs) -> Result<Request, Error> {
     };
     Ok(Request {
         headline: common::headline(&source, &destination),
-        specification: specification.with_state_dir(args.state_dir.as_deref()).with_manifest(args.manifest.as_deref()),
+        specification: specification
+            .with_source_marker(args.source_marker.as_deref())
+            .with_state_dir(args.state_dir.as_deref())
+            .with_manifest(args.manifest.as_deref()),
     })
 }

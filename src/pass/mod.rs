@@ -20,6 +20,7 @@ mod nursery;
 mod options;
 mod publish;
 mod queue;
+mod recognise;
 mod records;
 mod relink;
 mod remove;

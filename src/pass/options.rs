@@ -96,6 +96,10 @@ pub struct Options {
     pub items: bool,
     pub extras: Extras,
     pub allow_empty_source: bool,
+    /// A file at the source's root that tells this share from every other.
+    pub source_marker: Option<std::ffi::CString>,
+    /// The destination may lie on another file system than an earlier job's at the same path.
+    pub new_destination: bool,
     pub max_delete: Option<u64>,
     /// What is deleted or replaced is kept at the destination for so long.
     pub trash: Option<std::time::Duration>,

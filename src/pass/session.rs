@@ -1,7 +1,6 @@
 //! A job from the command line: its roots, its state, its passes, its last word.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -11,7 +10,7 @@ use crate::copy::range::Pace;
 use crate::error::{Error, ExitCode, Side};
 use crate::fidelity::{LossClass, LossLog, Severity, SideTraits};
 use crate::limits;
-use crate::store::{Batch, Catalog, Job, JobState, ROOT_DIRECTORY, RootIdentity, StateDir, Store, Writer};
+use crate::store::{Batch, Catalog, Job, JobState, ROOT_DIRECTORY, StateDir, Store, Writer};
 use crate::sys::{self, Kind};
 use crate::tree::listing::Names;
 use crate::tree::node::{Handles, Node};
@@ -26,7 +25,7 @@ use super::setup::{Roots, foreign};
 use super::staging::Staging;
 use super::state::{Parts, Run, Tally, Watcher};
 use super::trash::{self, Trash};
-use super::{BackendChoice, Extras, JobKind, Options, digests};
+use super::{BackendChoice, Extras, JobKind, Options, digests, recognise};
 
 /// A job that is ready to run.
 struct Session<'a> {
@@ -73,7 +72,8 @@ pub fn run(
     let started = Instant::now();
     raise_descriptor_limit();
     let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run, progress)?;
-    let OpenedJob { job, resumed, source_has_trash, scratch } = open_job(options, &roots, progress)?;
+    let OpenedJob { job, resumed, source_has_trash, scratch } =
+        open_job(options, &roots, progress).inspect_err(|_| roots.unmake(&options.destination))?;
     let mut session =
         Session { options, observer, progress, stop, roots, absent, job, resumed, source_has_trash, scratch, started };
     observer.event(&Event::Started {
@@ -107,19 +107,7 @@ struct OpenedJob {
 }
 
 fn open_job(options: &Options, roots: &Roots, progress: &Progress) -> Result<OpenedJob, Error> {
-    let identity = |side, fd: &Arc<std::os::fd::OwnedFd>, path: &Path| {
-        progress.open_root(Some(side));
-        let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        RootIdentity::of(fd, &full).map_err(|e| Error::Root {
-            side,
-            path: path.to_owned(),
-            what: "can't be identified",
-            remedy: "check that the file system behind it answers (stat -f)",
-            source: Some(e),
-        })
-    };
-    let source = identity(Side::Source, &roots.source, &options.source)?;
-    let destination = identity(Side::Destination, &roots.destination, &options.destination)?;
+    let (source, destination) = recognise::identities(options, roots, progress)?;
     let texts = super::options::canonical(options);
     let path = StateDir::resolve(options.state_dir.as_deref())?;
     if options.dry_run {
@@ -129,7 +117,7 @@ fn open_job(options: &Options, roots: &Roots, progress: &Progress) -> Result<Ope
                 let source_has_trash = store.is_destination(&source)?;
                 return Ok(OpenedJob { job, resumed: true, source_has_trash, scratch: None });
             }
-            refuse_exchanged(options, &store, &source, &destination)?;
+            recognise::refuse_exchanged(options, &store, roots, (&source, &destination))?;
         }
         let scratch = Scratch(std::env::temp_dir().join(format!("copyd-dry-run-{}", uuid::Uuid::now_v7())));
         let store = Store::open(&StateDir::open(&scratch.0)?)?;
@@ -138,7 +126,7 @@ fn open_job(options: &Options, roots: &Roots, progress: &Progress) -> Result<Ope
     }
     roots.refuse_state_inside(&path)?;
     let store = Store::open(&StateDir::open(&path)?)?;
-    refuse_exchanged(options, &store, &source, &destination)?;
+    recognise::refuse_exchanged(options, &store, roots, (&source, &destination))?;
     if options.retry_failed && store.find(options.kind.word(), &source, &destination)?.is_none() {
         return Err(Error::Guard {
             what: "no earlier run of this job is known, so nothing failed in one".into(),
@@ -148,28 +136,6 @@ fn open_job(options: &Options, roots: &Roots, progress: &Progress) -> Result<Ope
     let opened = store.find_or_create(options.kind.word(), &source, &destination, &texts)?;
     let source_has_trash = store.is_destination(&source)?;
     Ok(OpenedJob { job: opened.job, resumed: opened.resumed, source_has_trash, scratch: None })
-}
-
-/// Refuses a source that is another share than when a job with this destination was made: a mount
-/// that is missing leaves its mount point, and all that the destination has would be one too many.
-/// Where extras stay anyway, nothing is in danger.
-fn refuse_exchanged(
-    options: &Options,
-    store: &Store,
-    source: &RootIdentity,
-    destination: &RootIdentity,
-) -> Result<(), Error> {
-    if options.extras == Extras::Keep {
-        return Ok(());
-    }
-    let Some(job) = store.exchanged(source, destination)? else { return Ok(()) };
-    Err(Error::Guard {
-        what: format!(
-            "the source {} is another share than when job {job} was made; nothing was changed",
-            options.source.display()
-        ),
-        remedy: "check that it is mounted; if it was replaced on purpose, start a job of its own with another --state-dir",
-    })
 }
 
 impl Session<'_> {

@@ -22,6 +22,8 @@ pub struct Roots {
     pub destination_stat: Stat,
     pub durability: Durability,
     pub read_back: ReadBack,
+    /// The destination did not stand, and was made.
+    pub made: bool,
     /// Both are of a kind whose server may copy between them by itself.
     pub server_copy: bool,
 }
@@ -81,9 +83,17 @@ impl Roots {
             destination_stat,
             durability,
             read_back,
+            made: missing && make,
             server_copy: server_may_copy(source_magic, magic),
         };
         Ok((roots, missing && !make))
+    }
+
+    /// The run was refused: a destination that was made for it goes again, if nothing is in it.
+    pub fn unmake(&self, destination: &Path) {
+        if self.made {
+            let _ = std::fs::remove_dir(destination);
+        }
     }
 
     /// Refuses a state directory inside a root: it would be copied, or deleted, while it is used.

@@ -23,6 +23,8 @@ pub struct RootIdentity {
     pub ino: u64,
     /// Names the file system across mounts; `None` where only `dev` is known.
     pub fs_id: Option<[u8; 16]>,
+    /// Digest of the content of a file at the root that tells it from every other, where one is asked for.
+    pub marker: Option<[u8; 32]>,
 }
 
 impl RootIdentity {
@@ -44,11 +46,23 @@ impl RootIdentity {
             let volumes = std::fs::read("/proc/fs/nfsfs/volumes").unwrap_or_default();
             from_mount(&mounts, &volumes, stat.mount_id, stat.dev)
         });
-        Ok(Self { path: path.to_owned(), dev: stat.dev, ino: stat.ino, fs_id })
+        Ok(Self { path: path.to_owned(), dev: stat.dev, ino: stat.ino, fs_id, marker: None })
     }
 
-    /// What two runs on the same root have in common.
+    /// What two runs on the same root have in common. A marker counts beside what names the file system;
+    /// where nothing does it counts instead, because device and inode are others at the next mount.
     pub(super) fn key(&self) -> Vec<u8> {
+        let Some(marker) = &self.marker else { return self.unmarked_key() };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"copyd marked root").update(marker);
+        if self.fs_id.is_some() {
+            hasher.update(&self.unmarked_key());
+        }
+        [&[2], &hasher.finalize().as_bytes()[..24]].concat()
+    }
+
+    /// As [`Self::key`], of a root whose marker nobody asked for.
+    pub(super) fn unmarked_key(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(25);
         if let Some(id) = &self.fs_id {
             key.push(1);
@@ -60,6 +74,12 @@ impl RootIdentity {
         key.extend_from_slice(&self.ino.to_be_bytes());
         key
     }
+}
+
+/// Whether two keys of roots without a marker are of one file system: they differ in the inode alone.
+pub(super) fn same_file_system(one: &[u8], other: &[u8]) -> bool {
+    let file_system = |key: &[u8]| key.len().checked_sub(8).map(|end| key[..end].to_vec());
+    file_system(one).is_some() && file_system(one) == file_system(other)
 }
 
 /// `f_fsid`, unless it is missing or merely the device number (`huge_encode_dev` in the kernel's

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::catalog::{self, Catalog, Owner};
 use super::database::{self, Check, Schema, Sync, Upgrade, call_failed};
 use super::fence;
-use super::identity::RootIdentity;
+use super::identity::{self, RootIdentity};
 use super::lock::Lock;
 use super::state::StateDir;
 use crate::error::Error;
@@ -150,7 +150,12 @@ impl Store {
     pub fn is_destination(&self, root: &RootIdentity) -> Result<bool, Error> {
         let _guard = self.lock()?;
         self.connect()?
-            .query_row("SELECT EXISTS (SELECT 1 FROM job WHERE destination_key = ?)", [root.key()], |row| row.get(0))
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM job WHERE destination_key = ?)",
+                // A marker is the source's alone.
+                [root.unmarked_key()],
+                |row| row.get(0),
+            )
             .map_err(|error| database::failure(&self.jobs_path(), error))
     }
 
@@ -172,6 +177,33 @@ impl Store {
             .optional()
             .map_err(|error| database::failure(&self.jobs_path(), error))?;
         Ok(found.and_then(|id| Uuid::parse_str(&id).ok()))
+    }
+
+    /// A job with this source whose destination was at this path and on another file system than lies
+    /// there now, while no job knows the pair of roots as it is: most likely what was to be mounted there
+    /// is not. A directory that was removed and made again on the same file system is no such case.
+    ///
+    /// # Errors
+    /// As [`Store::find_or_create`].
+    pub fn destination_exchanged(
+        &self,
+        source: &RootIdentity,
+        destination: &RootIdentity,
+    ) -> Result<Option<Uuid>, Error> {
+        let _guard = self.lock()?;
+        let jobs = self.connect()?;
+        let found = || -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+            let mut known = jobs.prepare(
+                "SELECT id, destination_key FROM job WHERE destination_path = ?1 AND source_key = ?2 ORDER BY id DESC",
+            )?;
+            let path = destination.path.as_os_str().as_bytes();
+            known.query_map(params![path, source.key()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        let known = found().map_err(|error| database::failure(&self.jobs_path(), error))?;
+        if known.iter().any(|(_, key)| identity::same_file_system(key, &destination.key())) {
+            return Ok(None);
+        }
+        Ok(known.first().and_then(|(id, _)| Uuid::parse_str(id).ok()))
     }
 
     /// The job of this kind (`migrate`, `sync`) between these two roots, locked for this process.

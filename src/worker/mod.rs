@@ -25,6 +25,6 @@ pub use emit::Emitter;
 pub use escape::{escape, escape_lines, escape_path};
 pub use names::Name;
 pub use serve::{Worker, read_specification};
-pub use spec::{End, Filters, Ids, Kind, Limits, Line, Specification};
+pub use spec::{End, Filters, Ids, Kind, Limits, Line, Specification, marker_name};
 pub use supervise::{Handle, Listener, Settings, Supervisor, Verdict};
 pub use wire::{Command, Failure, Identity, LastWord, OverLimit, Report, Stall, Standing, line};

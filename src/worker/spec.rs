@@ -7,7 +7,7 @@
 //! `kind` is what one worker does: `migrate` (passes until nothing changes), `sync` (one pass) or `verify`. A
 //! job that replicates is a row of `sync` runs; who starts them is not the worker's business.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,6 +71,13 @@ pub struct Specification {
     pub keep_extra: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_empty_source: bool,
+    /// A file at the source's root, see `--source-marker`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_marker: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_marker_b64: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub new_destination: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_delete: Option<u64>,
     /// A duration as `--trash` takes it.
@@ -169,6 +176,13 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// The name of a marker: that of a file at a root.
+#[must_use]
+pub fn marker_name(bytes: &[u8]) -> Option<CString> {
+    let single = !matches!(bytes, b"" | b"." | b"..") && !bytes.contains(&b'/');
+    CString::new(bytes).ok().filter(|_| single)
+}
+
 /// What a specification comes to.
 #[derive(Debug)]
 pub enum Work {
@@ -231,6 +245,9 @@ impl Specification {
             delete: false,
             keep_extra: false,
             allow_empty_source: false,
+            source_marker: None,
+            source_marker_b64: None,
+            new_destination: false,
             max_delete: None,
             trash: None,
             max_passes: None,
@@ -257,6 +274,14 @@ impl Specification {
     pub fn with_state_dir(mut self, path: Option<&Path>) -> Self {
         (self.state_dir, self.state_dir_b64) =
             path.map_or((None, None), |path| names::text_or_base64(path.as_os_str().as_bytes()));
+        self
+    }
+
+    /// The file that tells the source from every other share.
+    #[must_use]
+    pub fn with_source_marker(mut self, name: Option<&OsStr>) -> Self {
+        (self.source_marker, self.source_marker_b64) =
+            name.map_or((None, None), |name| names::text_or_base64(name.as_bytes()));
         self
     }
 
@@ -348,6 +373,8 @@ impl Specification {
                 (false, false) => Extras::Guard,
             },
             allow_empty_source: self.allow_empty_source,
+            source_marker: self.marker()?,
+            new_destination: self.new_destination,
             max_delete: self.max_delete,
             trash: trash.filter(|keep| *keep > Duration::ZERO),
             max_passes: if kind == JobKind::Sync { 1 } else { self.max_passes.unwrap_or(PASSES) },
@@ -408,13 +435,15 @@ impl Specification {
     }
 
     /// What only a copy has a use for, and whether it was said.
-    fn of_a_copy(&self) -> [(bool, &'static str); 12] {
+    fn of_a_copy(&self) -> [(bool, &'static str); 14] {
         [
             (!is_default(&self.verify), "verify"),
             (self.dry_run, "dry_run"),
             (self.delete, "delete"),
             (self.keep_extra, "keep_extra"),
             (self.allow_empty_source, "allow_empty_source"),
+            (self.source_marker.is_some() || self.source_marker_b64.is_some(), "source_marker"),
+            (self.new_destination, "new_destination"),
             (self.max_delete.is_some(), "max_delete"),
             (self.trash.is_some(), "trash"),
             (self.max_passes.is_some(), "max_passes"),
@@ -430,6 +459,12 @@ impl Specification {
             Some((_, field)) => Err(wrong(field, &format!("{what} has no use for it"))),
             None => Ok(()),
         }
+    }
+
+    fn marker(&self) -> Result<Option<CString>, Error> {
+        let bytes = names::bytes(self.source_marker.as_deref(), self.source_marker_b64.as_deref());
+        let Some(bytes) = bytes.map_err(|e| wrong("source_marker", &e))? else { return Ok(None) };
+        marker_name(&bytes).map(Some).ok_or_else(|| wrong("source_marker", "names no file at the root of the source"))
     }
 
     fn filter(&self) -> Result<Filter, Error> {

@@ -98,7 +98,7 @@ fn a_durable_flush_survives_a_power_cut() {
 fn a_new_job_survives_a_power_cut_the_moment_it_is_handed_out() {
     let disk = Disk::new();
     let state = StateDir::open(&disk.mount.join("state")).expect("state");
-    let roots = RootIdentity { path: "/s".into(), dev: 1, ino: 2, fs_id: Some([3; 16]) };
+    let roots = RootIdentity { path: "/s".into(), dev: 1, ino: 2, fs_id: Some([3; 16]), marker: None };
     let open = || Store::open(&state).and_then(|store| store.find_or_create("sync", &roots, &roots, &[]));
     let mut first = open().expect("first");
     first.job.pass_guard().expect("guard");

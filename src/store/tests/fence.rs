@@ -4,7 +4,7 @@ use super::*;
 use crate::error::Error;
 
 fn identity(path: &str, ino: u64) -> RootIdentity {
-    RootIdentity { path: path.into(), dev: SOURCE_DEV, ino, fs_id: None }
+    RootIdentity { path: path.into(), dev: SOURCE_DEV, ino, fs_id: None, marker: None }
 }
 
 fn open(state: &Path) -> Result<Opened, Error> {

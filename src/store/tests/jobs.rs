@@ -6,7 +6,7 @@ use super::*;
 use crate::error::Error;
 
 fn identity(path: &str, fs_id: u8, dev: u64, ino: u64) -> RootIdentity {
-    RootIdentity { path: path.into(), dev, ino, fs_id: (fs_id != 0).then_some([fs_id; 16]) }
+    RootIdentity { path: path.into(), dev, ino, fs_id: (fs_id != 0).then_some([fs_id; 16]), marker: None }
 }
 
 struct Roots {
@@ -73,6 +73,42 @@ fn kind_and_either_root_make_another_job_and_a_new_path_or_device_number_does_no
     assert_ne!(first, id("migrate", &|roots| std::mem::swap(&mut roots.source, &mut roots.destination)));
     assert_eq!(first, id("migrate", &|roots| roots.source.dev += 1));
     assert_eq!(first, id("migrate", &|roots| roots.source.path = "/mnt/elsewhere".into()));
+}
+
+#[test]
+fn a_marker_names_a_root_that_has_no_other_identity_and_never_weakens_one_that_has() {
+    let marked =
+        |fs_id, dev, ino, marker| RootIdentity { marker: Some([marker; 32]), ..identity("/s", fs_id, dev, ino) };
+    assert_eq!(marked(0, 0x20, 1, 5).key(), marked(0, 0x31, 7, 5).key(), "mounted again");
+    assert_ne!(marked(0, 0x20, 1, 5).key(), marked(0, 0x20, 1, 6).key(), "another share");
+    assert_ne!(marked(0, 0x20, 1, 5).key(), identity("/s", 0, 0x20, 1).key());
+    assert_eq!(marked(7, 0x20, 2, 5).key(), marked(7, 0x31, 2, 5).key());
+    assert_ne!(marked(7, 0x20, 2, 5).key(), marked(8, 0x20, 2, 5).key(), "a copy of the marker on another share");
+    assert_ne!(marked(7, 0x20, 2, 5).key(), marked(7, 0x20, 3, 5).key(), "a copy of the marker in the same share");
+    assert_ne!(marked(7, 0x20, 2, 5).key(), marked(0, 0x20, 2, 5).key());
+}
+
+#[test]
+fn a_destination_on_another_file_system_is_noticed_and_one_that_was_made_again_is_not() {
+    let scratch = tempfile::tempdir().expect("scratch");
+    let store = store(scratch.path()).expect("store");
+    let Roots { source, .. } = roots();
+    let at = |path: &str, fs_id, ino| identity(path, fs_id, 0x900, ino);
+    let noticed = |destination: &RootIdentity| store.destination_exchanged(&source, destination).expect("store");
+    assert_eq!(noticed(&at("/d", 3, 2)), None, "no job yet");
+    let roots = Roots { source: source.clone(), destination: at("/d", 3, 2) };
+    let job = find(&store, "sync", &roots, &[]).expect("job").job.id();
+    assert_eq!(noticed(&at("/d", 3, 2)), None);
+    assert_eq!(noticed(&at("/d", 3, 99)), None, "removed and made again");
+    assert_eq!(noticed(&at("/d", 4, 2)), Some(job));
+    assert_eq!(noticed(&at("/d", 0, 2)), Some(job), "a file system without an identity");
+    assert_eq!(noticed(&at("/elsewhere", 4, 2)), None);
+    let other = store.destination_exchanged(&identity("/mnt/source", 8, 1, 1), &at("/d", 4, 2)).expect("store");
+    assert_eq!(other, None, "another source's job");
+    let roots = Roots { source: source.clone(), destination: at("/d", 4, 2) };
+    drop(find(&store, "sync", &roots, &[]).expect("replaced on purpose"));
+    assert_eq!(noticed(&at("/d", 4, 2)), None);
+    assert_eq!(noticed(&at("/d", 3, 2)), None, "the old one comes back");
 }
 
 #[test]
