@@ -512,6 +512,40 @@ fn t22_a_killed_server_ends_the_run_and_a_new_one_resumes_it() {
 }
 
 #[test]
+fn t22_a_share_without_an_identity_is_the_same_after_a_remount_by_its_marker() {
+    let mut stage = Stage::new();
+    stage.source = Rig::nameless(&stage.source_backing);
+    plant(&stage.source_backing);
+    fs::write(stage.source_backing.join("share-id"), b"0190b3c4-7d5e-7c3a-9f00-123456789abc").unwrap();
+    let unmarked = stage.command("sync", "threads").arg("--delete");
+    let marked = stage.command("migrate", "threads").args(&["--delete", "--source-marker", "share-id"]);
+    let device = |stage: &Stage| fs::metadata(stage.source.path()).unwrap().dev();
+    let before = device(&stage);
+    unmarked.run().expect(0);
+    marked.run().expect(0);
+    stage.source.unmount();
+    // Another mount takes the device number that is free now.
+    let aside = tempfile::tempdir_in("/tmp").unwrap();
+    let mut others = Vec::new();
+    loop {
+        stage.source.mount();
+        if device(&stage) != before {
+            break;
+        }
+        stage.source.unmount();
+        others.push(Rig::over(aside.path()));
+        assert!(others.len() < 20, "the device number {before} is given out again and again");
+    }
+    fs::remove_file(stage.source_backing.join("share-id")).unwrap();
+    marked.run().expect(43);
+    fs::write(stage.source_backing.join("share-id"), b"0190b3c4-7d5e-7c3a-9f00-123456789abc").unwrap();
+    unmarked.run().expect(43);
+    let run = marked.run().expect(0);
+    assert_eq!(run.events()[0]["resumed"], true, "the same share by its marker: {run}");
+    assert!(stage.differences().is_empty(), "{run}");
+}
+
+#[test]
 fn t23_a_source_that_is_not_mounted_deletes_nothing() {
     for verb in ["sync", "migrate"] {
         let mut stage = Stage::new();

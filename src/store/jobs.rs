@@ -170,8 +170,9 @@ impl Store {
             .connect()?
             .query_row(
                 "SELECT id FROM job WHERE source_path = ?1 AND destination_key = ?2 AND NOT EXISTS \
-                 (SELECT 1 FROM job WHERE source_key = ?3 AND destination_key = ?2) LIMIT 1",
-                params![source.path.as_os_str().as_bytes(), destination.key(), source.key()],
+                 (SELECT 1 FROM job WHERE source_key IN (?3, ?4) AND destination_key = ?2) LIMIT 1",
+                // A share that is to have a marker from now on is the one that it was without.
+                params![source.path.as_os_str().as_bytes(), destination.key(), source.key(), source.unmarked_key()],
                 |row| row.get(0),
             )
             .optional()

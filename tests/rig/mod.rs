@@ -45,6 +45,8 @@ const THREADS: usize = 2;
 pub struct Rig {
     point: MountPoint,
     backing: PathBuf,
+    /// What mounts call it.
+    name: String,
     plan: Arc<Plan>,
     session: Option<BackgroundSession>,
 }
@@ -52,15 +54,25 @@ pub struct Rig {
 impl Rig {
     /// Mounts a rig over an existing directory, which has to lie on one file system.
     pub fn over(backing: &Path) -> Self {
+        Self::named(backing, server_name(backing))
+    }
+
+    /// As [`Self::over`], but it names no server: mounted again under another device number, it looks like
+    /// another share.
+    pub fn nameless(backing: &Path) -> Self {
+        Self::named(backing, "rig".into())
+    }
+
+    fn named(backing: &Path, name: String) -> Self {
         let (point, plan) = (MountPoint::new(), Arc::new(Plan::default()));
-        let mut rig = Self { point, backing: backing.to_owned(), plan, session: None };
+        let mut rig = Self { point, backing: backing.to_owned(), name, plan, session: None };
         rig.mount();
         rig
     }
 
     /// Mounts it where it was before, with no rule: the same share, though another device.
     pub fn mount(&mut self) {
-        let session = session(&self.backing, &self.point.path, Arc::clone(&self.plan));
+        let session = session(&self.backing, &self.name, &self.point.path, Arc::clone(&self.plan));
         self.session = Some(session.spawn().expect("the serving threads start"));
         self.point.mounted();
         self.plan.clear();
@@ -157,21 +169,24 @@ pub fn serve_if_asked() {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
-    let session = session(Path::new(backing), Path::new(point), Arc::default());
+    let session = session(Path::new(backing), &server_name(Path::new(backing)), Path::new(point), Arc::default());
     let _ = session.run();
     std::process::exit(0);
 }
 
-fn session(backing: &Path, point: &Path, plan: Arc<Plan>) -> Session<Faulty> {
+/// A source that names a server makes it the same share after it was mounted again.
+fn server_name(backing: &Path) -> String {
+    format!("rig:{}", backing.display())
+}
+
+fn session(backing: &Path, name: &str, point: &Path, plan: Arc<Plan>) -> Session<Faulty> {
     assert!(
         Path::new("/dev/fuse").exists(),
         "/dev/fuse is missing: the kernel needs the fuse driver (modprobe fuse), a container --device /dev/fuse"
     );
     let tree = Arc::new(Tree::open(backing).expect("the backing directory is there"));
     let mut config = Config::default();
-    // A source that names a server makes it the same share after it was mounted again.
-    let name = format!("rig:{}", backing.display());
-    config.mount_options = vec![MountOption::FSName(name), MountOption::DefaultPermissions];
+    config.mount_options = vec![MountOption::FSName(name.to_owned()), MountOption::DefaultPermissions];
     config.acl = SessionACL::All;
     config.n_threads = Some(THREADS);
     Session::new(Faulty { plan, tree }, point, &config).expect("root mounts FUSE")

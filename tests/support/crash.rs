@@ -164,7 +164,7 @@ impl Field {
 }
 
 /// Paths of the entries that the job's catalog calls done; none where no job has come so far.
-fn journal_says_done(state: &Path) -> Vec<String> {
+pub fn journal_says_done(state: &Path) -> Vec<String> {
     let Some(catalog) = catalog(state) else { return Vec::new() };
     let connection = rusqlite::Connection::open(&catalog).expect("the catalog is a database");
     let mut rows = connection.prepare("SELECT path FROM tree WHERE state <> 'pending'").expect("the view is there");
