@@ -63,6 +63,18 @@ impl Stage {
         Self { source, destination, source_backing, destination_backing, state, canary, old, _volume: volume }
     }
 
+    /// The tree outside the roots that no run may touch.
+    pub const fn canary(&self) -> &Canary {
+        &self.canary
+    }
+
+    /// A new empty directory on the file system of both backing trees, outside them: what lies there can
+    /// change places with what lies in them.
+    pub fn aside(&self) -> tempfile::TempDir {
+        let volume = self.source_backing.parent().expect("it lies in a volume");
+        tempfile::tempdir_in(volume).expect("the volume takes a directory")
+    }
+
     pub fn plan(&self, side: Side) -> &Plan {
         match side {
             Side::Source => self.source.plan(),
