@@ -83,6 +83,16 @@ impl Class {
         }
     }
 
+    /// The class of a system error on one side. What is missing at the destination was not deleted by
+    /// the share's users: copyd has put or seen it there, and somebody else took it away.
+    #[must_use]
+    pub fn on(side: Side, error: &io::Error) -> Self {
+        match Self::of(error) {
+            Self::Vanished if side == Side::Destination => Self::Interfered,
+            class => class,
+        }
+    }
+
     /// The word that events and reports carry.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -163,7 +173,7 @@ impl EntryError {
     /// An error of a system call, its class taken from the call's own error.
     #[must_use]
     pub fn io(side: Side, operation: &'static str, path: Vec<u8>, source: io::Error) -> Self {
-        Self { class: Class::of(&source), side, operation, path, source: Some(source) }
+        Self { class: Class::on(side, &source), side, operation, path, source: Some(source) }
     }
 }
 

@@ -60,6 +60,10 @@ pub const MARKER_BYTES: u64 = 4096;
 /// Files that one worker reads back and renames at a time, so that a batch is shared by all.
 pub const PUBLISH_FILES: usize = 128;
 
+/// Times that a file is read back once more because its temporary moved meanwhile, before it is
+/// begun again: some servers move a change time when a file is closed, a writer moves it each time.
+pub const READ_BACK_AGAIN: u32 = 2;
+
 /// Flushes that may fail before the destination is given up.
 pub const FLUSH_FAILURES: u32 = 2;
 

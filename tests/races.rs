@@ -12,7 +12,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, RenameFlags, makedev, renameat_with};
 
-use rig::plan::{Call, Kind};
-use rig::stage::{Side, Stage};
+use rig::plan::{Call, Fault, Kind};
+use rig::stage::{Stage, names};
 use support::canary::Canary;
 use support::copyd::{Copyd, Run};
 use support::crash::{number, seed};
@@ -270,4 +270,337 @@ fn t11_try(stage: &mut Stage, case: Swap) -> Result<(), String> {
 #[test]
 fn t11_a_source_that_is_swapped_at_any_look_leads_nowhere() {
     in_lanes("T11", t11_cases(), t11_try);
+}
+
+// ---------------------------------------------------------------------------------------------
+// T12: the destination is swapped before each call that changes it.
+
+/// Calls that change the destination, and those that look a name up or open it on the way there.
+const CHANGING: [Kind; 17] = [
+    Kind::Lookup,
+    Kind::Opendir,
+    Kind::Open,
+    Kind::Create,
+    Kind::Mkdir,
+    Kind::Mknod,
+    Kind::Symlink,
+    Kind::Link,
+    Kind::Rename,
+    Kind::Unlink,
+    Kind::Rmdir,
+    Kind::Setattr,
+    Kind::Setxattr,
+    Kind::Removexattr,
+    Kind::Write,
+    Kind::Fsync,
+    Kind::Fsyncdir,
+];
+
+/// What of the destination is swapped, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// A directory that stands there.
+    Directory(Substitute),
+    /// A file that stands there.
+    Leaf(Substitute),
+    /// The staging directory.
+    Staging(Substitute),
+}
+
+const TARGETS: [Target; 6] = [
+    Target::Directory(Substitute::LinkToDirectory),
+    Target::Directory(Substitute::Directory),
+    Target::Directory(Substitute::File),
+    Target::Leaf(Substitute::LinkToFile),
+    Target::Leaf(Substitute::LinkToDirectory),
+    Target::Staging(Substitute::LinkToDirectory),
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Blow {
+    kind: Kind,
+    nth: u64,
+    target: Target,
+    backend: &'static str,
+}
+
+/// A source that has copyd make every call of [`CHANGING`] at a destination of [`plant_stale`].
+fn plant_more(root: &Path) {
+    plant(root);
+    fs::create_dir(root.join("new")).unwrap();
+    fs::write(root.join("new/inner"), b"inner").unwrap();
+    fs::hard_link(root.join("secret"), root.join("dir/second")).unwrap();
+    trees::make_node(&root.join("dir/fifo"), FileType::Fifo, 0o640, 0).unwrap();
+    fs::write(root.join("dir/same"), b"same").unwrap();
+    for name in ["secret", "dir/same", "dir/directory/deeper"] {
+        trees::set_xattr(&root.join(name), "user.note", b"wanted").unwrap();
+    }
+    std::os::unix::fs::chown(root.join("dir/same"), Some(1234), Some(1234)).unwrap();
+}
+
+/// An older state of it, with entries that are to go and attributes that are to be removed.
+fn plant_stale(root: &Path, source: &Path) {
+    fs::create_dir_all(root.join("dir/directory")).unwrap();
+    fs::create_dir(root.join("dir/stale-dir")).unwrap();
+    for name in ["secret", "dir/secret", "dir/stale", "dir/stale-dir/inner", "stale"] {
+        fs::write(root.join(name), b"old").unwrap();
+    }
+    fs::write(root.join("dir/same"), b"same").unwrap();
+    let time = fs::metadata(source.join("dir/same")).unwrap().modified().unwrap();
+    fs::File::open(root.join("dir/same")).unwrap().set_modified(time).unwrap();
+    trees::set_xattr(&root.join("dir/same"), "user.other", b"to be removed").unwrap();
+}
+
+fn t12_stage(stage: &Stage) {
+    clear_directory(&stage.source_backing);
+    plant_more(&stage.source_backing);
+    plant_stale(&stage.destination_backing, &stage.source_backing);
+}
+
+/// The n-th calls to attack: all of them up to a number, or so many of each kind by chance.
+fn t12_cases(of_each: u64, seed: u64) -> Vec<Blow> {
+    let stage = Stage::new();
+    t12_stage(&stage);
+    let run = stage.command("sync", "threads").arg("--delete").run().expect(0);
+    let counts = stage.destination.plan().counts();
+    let made = |kind: &Kind| counts.get(kind).copied().unwrap_or(0);
+    let missing: Vec<_> = CHANGING.iter().filter(|kind| made(kind) == 0).collect();
+    assert!(missing.is_empty(), "never called: {missing:?} {run}");
+    let mut rng = Rng::new(seed);
+    let mut cases = Vec::new();
+    for kind in CHANGING {
+        for target in TARGETS {
+            let all = made(&kind) <= of_each;
+            cases.extend((1..=made(&kind).min(of_each)).map(|n| {
+                let nth = if all { n } else { 1 + rng.below(made(&kind)) };
+                Blow { kind, nth, target, backend: BACKENDS[usize::try_from(rng.below(2)).unwrap()] }
+            }));
+        }
+    }
+    cases
+}
+
+/// Swaps the target, if it stands by now; whether it did.
+fn strike(target: Target, destination: &Path, substitute: &Path) -> bool {
+    let victim = match target {
+        Target::Directory(_) => Some(destination.join("dir")),
+        Target::Leaf(_) => Some(destination.join("secret")),
+        Target::Staging(_) => staging(destination),
+    };
+    victim.is_some_and(|victim| exchange(&victim, substitute).is_ok())
+}
+
+/// The staging directory of a run.
+fn staging(destination: &Path) -> Option<PathBuf> {
+    support::crash::staging(destination)
+}
+
+/// Cases in which the target stood, and so was swapped.
+static STRUCK: AtomicU64 = AtomicU64::new(0);
+
+fn t12_try(stage: &mut Stage, case: Blow) -> Result<(), String> {
+    t12_stage(stage);
+    let aside = stage.aside();
+    let substitute = aside.path().join("substitute");
+    let (Target::Directory(what) | Target::Leaf(what) | Target::Staging(what)) = case.target;
+    what.make(&substitute, stage.canary().path());
+    let (destination, mut struck) = (stage.destination_backing.clone(), false);
+    let mut seen = 0;
+    stage.destination.plan().on(move |call| {
+        seen += u64::from(call.kind == case.kind);
+        // The staging directory may not stand yet: then as soon as it does.
+        if call.kind == case.kind && seen >= case.nth && !struck {
+            struck = strike(case.target, &destination, &substitute);
+            STRUCK.fetch_add(u64::from(struck), Ordering::Relaxed);
+        }
+        None
+    });
+    let command = stage.command("sync", case.backend).arg("--delete");
+    let run = command.run();
+    judge(&run, stage.canary(), &stage.destination_backing).map_err(|e| format!("{e}: {run}"))?;
+    stage.completes(&command).map_err(|e| format!("{e}\n{run}"))
+}
+
+#[test]
+fn t12_a_destination_that_is_swapped_before_any_call_leads_nowhere() {
+    let (of_each, seed) = (number("COPYD_T12_CALLS", 1), seed());
+    println!("T12: {of_each} calls of each kind, seed {seed}");
+    let cases = t12_cases(of_each, seed);
+    let count = cases.len() as u64;
+    in_lanes("T12", cases, t12_try);
+    let struck = STRUCK.load(Ordering::Relaxed);
+    println!("T12: {struck} of {count} were swapped in time");
+    assert!(struck * 10 >= count * 7, "most attacks came too late: {struck} of {count}");
+}
+
+// ---------------------------------------------------------------------------------------------
+// T13: the temporary is replaced or changed by the tenant.
+
+/// What happens to a temporary that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tamper {
+    RenamedAway,
+    LinkInItsPlace,
+    OtherFileInItsPlace,
+    LinkedElsewhere,
+    WrittenWithItsTimePutBack,
+    Truncated,
+}
+
+const TAMPERS: [Tamper; 6] = [
+    Tamper::RenamedAway,
+    Tamper::LinkInItsPlace,
+    Tamper::OtherFileInItsPlace,
+    Tamper::LinkedElsewhere,
+    Tamper::WrittenWithItsTimePutBack,
+    Tamper::Truncated,
+];
+
+impl Tamper {
+    /// Carries it out on the temporary at a path.
+    fn carry_out(self, temporary: &Path, away: &Path, canary: &Path) {
+        let (other, meta) = (Rng::new(13).bytes(VICTIM_BYTES), fs::metadata(temporary).unwrap());
+        match self {
+            Self::RenamedAway => fs::rename(temporary, away).unwrap(),
+            Self::LinkInItsPlace => {
+                fs::rename(temporary, away).unwrap();
+                symlink(canary.join("secret"), temporary).unwrap();
+            }
+            Self::OtherFileInItsPlace => {
+                fs::rename(temporary, away).unwrap();
+                fs::write(temporary, other).unwrap();
+            }
+            Self::LinkedElsewhere => fs::hard_link(temporary, away).unwrap(),
+            Self::WrittenWithItsTimePutBack => fs::write(temporary, other).unwrap(),
+            Self::Truncated => fs::File::options().write(true).open(temporary).unwrap().set_len(100).unwrap(),
+        }
+        if let Ok(file) = fs::File::options().write(true).custom_flags(libc::O_NOFOLLOW).open(temporary) {
+            file.set_modified(meta.modified().unwrap()).unwrap();
+        }
+    }
+}
+
+/// At which call on the temporary it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// When it is flushed, before it is read back.
+    Flush,
+    /// When it is opened to be read back.
+    Open,
+    /// When it is looked at for the last time, read back already.
+    LastLook,
+}
+
+/// Where the temporary grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    /// In the private staging directory.
+    Staging,
+    /// Beside its target, in a directory of the tenant's, because a rename across a border is refused.
+    Beside,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Attack {
+    tamper: Tamper,
+    moment: Moment,
+    growth: Growth,
+    always: bool,
+    backend: &'static str,
+}
+
+fn t13_cases() -> Vec<Attack> {
+    let mut cases = Vec::new();
+    for tamper in TAMPERS {
+        for moment in [Moment::Flush, Moment::Open, Moment::LastLook] {
+            for growth in [Growth::Staging, Growth::Beside] {
+                let backend = BACKENDS[cases.len() / 2 % 2];
+                cases.extend([false, true].map(|always| Attack { tamper, moment, growth, always, backend }));
+            }
+        }
+    }
+    cases
+}
+
+/// The temporary of the victim: the one file of its size in a reserved place.
+fn temporary(destination: &Path) -> Option<PathBuf> {
+    let reserved = |path: &Path| path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".copyd-"));
+    let size = VICTIM_BYTES as u64;
+    let victim = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size);
+    walk(destination).into_iter().find(|path| reserved(path) && victim(path))
+}
+
+fn t13_attack(stage: &Stage, case: Attack, aside: &Path) {
+    let (destination, canary) = (stage.destination_backing.clone(), stage.canary().path().to_owned());
+    let (aside, mut done) = (aside.to_owned(), false);
+    let mut refused = case.growth == Growth::Staging;
+    // Of the inode that was written last: opens and lookups after its flush.
+    let (mut inode, mut last_read) = (0, 0);
+    stage.destination.plan().on(move |call| {
+        if call.kind == Kind::Rename && call.name == b"victim" && !refused {
+            refused = true;
+            return Some(Fault::Fails(rustix::io::Errno::XDEV));
+        }
+        if !refused || (done && !case.always) {
+            return None;
+        }
+        let temporary = temporary(&destination)?;
+        let here = fs::symlink_metadata(&temporary).ok()?.ino();
+        match call.kind {
+            Kind::Fsync if call.inode == here => inode = here,
+            Kind::Read if call.inode == here => last_read = here,
+            _ => {}
+        }
+        let now = match case.moment {
+            Moment::Flush => call.kind == Kind::Fsync && call.inode == here,
+            Moment::Open => call.kind == Kind::Open && call.inode == here && inode == here,
+            Moment::LastLook => {
+                let named = temporary.file_name().is_some_and(|name| name.as_encoded_bytes() == call.name);
+                call.kind == Kind::Lookup && named && last_read == here
+            }
+        };
+        if now {
+            let number = TAMPERED.fetch_add(1, Ordering::Relaxed);
+            case.tamper.carry_out(&temporary, &aside.join(number.to_string()), &canary);
+            (done, last_read) = (true, 0);
+        }
+        None
+    });
+}
+
+static TAMPERED: AtomicU64 = AtomicU64::new(0);
+
+fn t13_try(stage: &mut Stage, case: Attack) -> Result<(), String> {
+    clear_directory(&stage.source_backing);
+    fs::write(stage.source_backing.join("victim"), Rng::new(11).bytes(VICTIM_BYTES)).unwrap();
+    fs::write(stage.source_backing.join("other"), b"other").unwrap();
+    let aside = stage.aside();
+    t13_attack(stage, case, aside.path());
+    let command = stage.command("migrate", case.backend);
+    let run = command.run();
+    judge(&run, stage.canary(), &stage.destination_backing).map_err(|e| format!("{e}: {run}"))?;
+    // Nothing is followed: a link that stands there is a wrong entry.
+    let path = stage.destination_backing.join("victim");
+    let arrived = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file()).then(|| fs::read(&path).unwrap());
+    let equal = arrived == fs::read(stage.source_backing.join("victim")).ok();
+    let named = names(&run.events(), "entry_failed").contains(&b"victim".to_vec());
+    let code = run.status.code();
+    if !(equal && code == Some(0) || named && matches!(code, Some(23 | 40))) {
+        return Err(format!("wrong and not named: equal {equal}, named {named}: {run}"));
+    }
+    // The root and the other file are proved in any case.
+    if run.summary().count("proved") != 2 + u64::from(equal) {
+        return Err(format!("called proved: {run}"));
+    }
+    stage.completes(&command).map_err(|e| format!("{e}\n{run}"))
+}
+
+#[test]
+fn t13_a_temporary_that_the_tenant_replaces_or_changes_is_never_believed() {
+    let cases = t13_cases();
+    let count = cases.len() as u64;
+    in_lanes("T13", cases, t13_try);
+    let tampered = TAMPERED.load(Ordering::Relaxed);
+    println!("T13: tampered with {tampered} times");
+    assert!(tampered >= count, "each case tampers at least once: {tampered} of {count}");
 }

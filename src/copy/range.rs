@@ -75,7 +75,7 @@ impl MoveError {
     /// An error of a system call.
     #[must_use]
     pub fn io(side: Side, operation: &'static str, source: io::Error) -> Self {
-        Self { class: Class::of(&source), side, operation, source: Some(source) }
+        Self { class: Class::on(side, &source), side, operation, source: Some(source) }
     }
 
     /// The hashing was interrupted, or fed otherwise than announced: the file is begun again.

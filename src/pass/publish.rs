@@ -41,6 +41,8 @@ pub struct Staged {
     pub losses: Losses,
     /// The content was compared with what stands at the destination.
     pub proved: bool,
+    /// How often it was read back because its temporary had moved.
+    pub looks: u32,
 }
 
 /// How read-back gets at what is really stored.
@@ -123,6 +125,11 @@ impl ReadBackMove<'_> {
     fn compare(&mut self) -> Result<(), MoveError> {
         self.range.take().map_or(Ok(()), |range| self.run.compare_read_back(&mut self.staged, range))
     }
+}
+
+/// Another entry stands where copyd has put its own.
+fn replaced(operation: &'static str) -> MoveError {
+    MoveError { class: Class::Interfered, side: Side::Destination, operation, source: None }
 }
 
 fn mismatch() -> MoveError {
@@ -244,7 +251,12 @@ impl Run<'_> {
 
     /// Publishes under the final name, and checks that what stands there is what was written.
     fn rename(&self, mut staged: Box<Staged>) {
-        let result = self.rename_inner(&mut staged);
+        let result = match self.untouched(&mut staged) {
+            Ok(true) => self.rename_inner(&mut staged),
+            // Somebody may have written to it since: what was read back proves nothing any more.
+            Ok(false) => return self.queue.push(lane::PUBLISH, Task::Publish(vec![staged])),
+            Err(e) => Err(e),
+        };
         match result {
             Ok(stat) => self.published(staged, &stat),
             Err(e)
@@ -260,6 +272,31 @@ impl Run<'_> {
                 self.settle_failure(staged.item, e);
             }
         }
+    }
+
+    /// Whether the temporary of a proved file is the inode that was written and has not moved since its
+    /// metadata was set. A change time that moved says that it has to be read back again, from how it
+    /// stands now: a writer can put every other time back, and some servers move it when a file is closed.
+    fn untouched(&self, staged: &mut Staged) -> Result<bool, MoveError> {
+        let reachable = !staged.item.nested || self.batches.durability == Durability::EachFile;
+        if !staged.proved || !reachable {
+            return Ok(true);
+        }
+        let here = |e| MoveError::io(Side::Destination, "look at the temporary", e);
+        let temporary = &staged.temporary;
+        let now = sys::stat_at(temporary.directory.as_fd(), &temporary.name).map_err(here)?;
+        let made = &staged.made;
+        if (now.ino, now.kind, now.nlink) != (made.ino, made.kind, made.nlink) {
+            return Err(replaced("find the temporary as it was written"));
+        }
+        if (now.size, now.mtime, now.ctime) == (made.size, made.mtime, made.ctime) {
+            return Ok(true);
+        }
+        if now.size != made.size || staged.looks >= limits::READ_BACK_AGAIN {
+            return Err(mismatch());
+        }
+        (staged.made, staged.proved, staged.looks) = (now, false, staged.looks + 1);
+        Ok(false)
     }
 
     fn rename_inner(&self, staged: &mut Staged) -> Result<Stat, MoveError> {
@@ -284,13 +321,8 @@ impl Run<'_> {
             return Ok(staged.made);
         }
         let stat = sys::stat_at(target.as_fd(), &staged.item.name).map_err(here("look at the published entry"))?;
-        if stat.ino != staged.made.ino || stat.kind != staged.item.stat.kind {
-            return Err(MoveError {
-                class: Class::Interfered,
-                side: Side::Destination,
-                operation: "find what was written under its name",
-                source: None,
-            });
+        if (stat.ino, stat.kind, stat.size) != (staged.made.ino, staged.item.stat.kind, staged.made.size) {
+            return Err(replaced("find what was written under its name"));
         }
         Ok(stat)
     }

@@ -455,6 +455,7 @@ impl Run<'_> {
                 target: None,
                 losses: file.losses,
                 proved: false,
+                looks: 0,
             })),
         }
     }
@@ -510,7 +511,8 @@ impl Run<'_> {
         let mut losses = Losses::default();
         match self.special_parts(&item, directory, worker, &mut losses) {
             Ok((temporary, made, wanted, target)) => {
-                Ok(Box::new(Staged { item, temporary, made, wanted, digest: None, target, losses, proved: false }))
+                let (digest, proved, looks) = (None, false, 0);
+                Ok(Box::new(Staged { item, temporary, made, wanted, digest, target, losses, proved, looks }))
             }
             Err(e) => Err(Box::new((item, e))),
         }
