@@ -10,25 +10,26 @@
 mod rig;
 mod support;
 
-use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, RenameFlags, makedev, renameat_with};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags, makedev, renameat_with};
 
 use rig::plan::{Call, Fault, Kind};
 use rig::stage::{Stage, names};
 use support::canary::Canary;
 use support::copyd::{Copyd, Run};
 use support::crash::{number, seed};
-use support::mounts::{FsType, LoopFs, Tmpfs, Volume};
+use support::mounts::{FsType, Volume};
 use support::oracle::assert_same;
-use support::{Rng, escaped, trees};
+use support::{Rng, tool, trees};
 
 const BACKENDS: [&str; 2] = ["threads", "uring"];
 
@@ -524,7 +525,8 @@ fn t13_cases() -> Vec<Attack> {
 
 /// The temporary of the victim: the one file of its size in a reserved place.
 fn temporary(destination: &Path) -> Option<PathBuf> {
-    let reserved = |path: &Path| path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".copyd-"));
+    let reserved =
+        |path: &Path| path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".copyd-"));
     let size = VICTIM_BYTES as u64;
     let victim = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() == size);
     walk(destination).into_iter().find(|path| reserved(path) && victim(path))
@@ -603,4 +605,183 @@ fn t13_a_temporary_that_the_tenant_replaces_or_changes_is_never_believed() {
     let tampered = TAMPERED.load(Ordering::Relaxed);
     println!("T13: tampered with {tampered} times");
     assert!(tampered >= count, "each case tampers at least once: {tampered} of {count}");
+}
+
+// ---------------------------------------------------------------------------------------------
+// Live attackers: T11 at the source, T12 at the destination.
+
+/// Exchanges that one run of copyd counts at most, so that a faster attacker makes no shorter test.
+const ROUNDS_A_RUN: u64 = 500;
+/// Longest pause between two exchanges, in microseconds: the shortest is none.
+const PAUSE_US_MAX: u64 = 100;
+
+/// A file system under attack, where every read moves an access time.
+struct Field {
+    source: PathBuf,
+    destination: PathBuf,
+    aside: PathBuf,
+    state: PathBuf,
+    canary: Canary,
+    _volume: Box<dyn Volume>,
+}
+
+impl Field {
+    fn new(kind: FsType) -> Self {
+        let volume = support::mounts::volume(kind, 128);
+        tool("mount", "mount", &[OsStr::new("-o"), OsStr::new("remount,strictatime"), volume.path().as_os_str()]);
+        let [source, destination, aside, state, beside] =
+            ["source", "destination", "aside", "state", "beside"].map(|name| volume.directory(name));
+        let canary = Canary::plant(&beside);
+        Self { source, destination, aside, state, canary, _volume: volume }
+    }
+
+    fn command(&self, verb: &str) -> Copyd {
+        let command = Copyd::new(verb).arg("--json").arg(&self.source).arg(&self.destination);
+        let command = command.args(&["--delete", "--jobs", "2", "--timeout", "20"]);
+        let command = if verb == "migrate" { command.args(&["--max-passes", "2"]) } else { command };
+        command.state_dir(&self.state).timeout(Duration::from_mins(1))
+    }
+
+    /// Runs again and again while an attacker works, until so many of its rounds fell into runs. Every
+    /// few runs the destination is new.
+    fn fight(&self, rounds: u64, seed: u64, attack: impl Fn(&mut Rng) -> bool + Sync) {
+        let (enough, done) = (AtomicBool::new(false), AtomicU64::new(0));
+        // Held by the attacker for an exchange, and by the judge, before whose eyes nothing moves.
+        let turn = Mutex::new(());
+        let (mut counted, mut runs) = (0, 0_u64);
+        thread::scope(|scope| {
+            let attacker = scope.spawn(|| {
+                let mut rng = Rng::new(seed);
+                while !enough.load(Ordering::Relaxed) {
+                    let mine = turn.lock();
+                    done.fetch_add(u64::from(attack(&mut rng)), Ordering::Relaxed);
+                    drop(mine);
+                    let (pause, since) = (Duration::from_micros(rng.below(PAUSE_US_MAX)), Instant::now());
+                    while since.elapsed() < pause {
+                        thread::yield_now();
+                    }
+                }
+            });
+            let _stop = Stop(&enough);
+            while counted < rounds {
+                assert!(!attacker.is_finished(), "the attacker gave up");
+                if runs.is_multiple_of(8) {
+                    let _peace = turn.lock();
+                    clear_directory(&self.destination);
+                    clear_directory(&self.state);
+                }
+                let before = done.load(Ordering::Relaxed);
+                let run = self.command(["migrate", "sync"][usize::try_from(runs / 8 % 2).unwrap()]).run();
+                counted += (done.load(Ordering::Relaxed) - before).min(ROUNDS_A_RUN);
+                runs += 1;
+                let _peace = turn.lock();
+                assert_eq!(judge(&run, &self.canary, &self.destination), Ok(()), "{run}");
+            }
+        });
+        println!("{counted} rounds in {runs} runs, seed {seed}");
+    }
+}
+
+/// Tells the attacker to stop, also when the test panics.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn directory(path: &Path) -> OwnedFd {
+    rustix::fs::open(path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+fn t11_live(kind: FsType, rounds: u64) {
+    let field = Field::new(kind);
+    plant(&field.source);
+    for i in 0..40 {
+        fs::write(field.source.join(format!("dir/filler{i:02}")), Rng::new(i).bytes(3000)).unwrap();
+        fs::create_dir(field.source.join(format!("d{i:02}"))).unwrap();
+    }
+    let (root, inner, aside) =
+        (directory(&field.source), directory(&field.source.join("dir")), directory(&field.aside));
+    // By held directories: a path would lead the attacker itself into the canary.
+    let pairs = [
+        (&root, "dir", Substitute::LinkToDirectory),
+        (&root, "secret", Substitute::LinkToFile),
+        (&root, "d07", Substitute::LinkToDirectory),
+        (&inner, "secret", Substitute::Fifo),
+        (&inner, "directory", Substitute::LinkToDirectory),
+        (&inner, "filler20", Substitute::Directory),
+        (&inner, "filler30", Substitute::File),
+        (&inner, "filler39", Substitute::Device),
+    ];
+    for (number, (_, _, substitute)) in pairs.iter().enumerate() {
+        substitute.make(&field.aside.join(number.to_string()), field.canary.path());
+    }
+    let swap = |number: usize| {
+        let (directory, name, _) = pairs[number];
+        renameat_with(directory, name, &aside, number.to_string(), RenameFlags::EXCHANGE).expect("both stand");
+    };
+    let swapped: [AtomicBool; 8] = Default::default();
+    field.fight(rounds, seed(), |rng| {
+        let number = usize::try_from(rng.below(8)).unwrap();
+        swap(number);
+        swapped[number].fetch_not(Ordering::Relaxed);
+        true
+    });
+    // At peace it is one tree again.
+    (0..pairs.len()).filter(|n| swapped[*n].load(Ordering::Relaxed)).for_each(swap);
+    field.command("migrate").run().expect(0);
+    assert_same(&field.source, &field.destination);
+}
+
+fn t12_live(kind: FsType, rounds: u64) {
+    let field = Field::new(kind);
+    plant_more(&field.source);
+    for i in 0..40 {
+        fs::write(field.source.join(format!("dir/filler{i:02}")), Rng::new(i).bytes(3000)).unwrap();
+    }
+    let (root, aside) = (directory(&field.destination), directory(&field.aside));
+    let place = field.aside.join("place");
+    field.fight(rounds, seed(), |rng| {
+        // What came out of the tree before goes; something else is ready to take a place in it.
+        let _ = fs::remove_file(&place).or_else(|_| fs::remove_dir_all(&place));
+        let what = [Substitute::LinkToDirectory, Substitute::LinkToFile, Substitute::Directory, Substitute::File];
+        if fs::symlink_metadata(&place).is_err() {
+            what[usize::try_from(rng.below(4)).unwrap()].make(&place, field.canary.path());
+        }
+        let names = ["dir", "secret", "new", "dir/secret", "dir/directory", "staging"];
+        match names[usize::try_from(rng.below(6)).unwrap()] {
+            "staging" => staging(&field.destination).is_some_and(|found| exchange(&found, &place).is_ok()),
+            name => match name.split_once('/') {
+                None => renameat_with(&root, name, &aside, "place", RenameFlags::EXCHANGE).is_ok(),
+                Some((parent, name)) => {
+                    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::openat(&root, parent, flags, Mode::empty())
+                        .and_then(|parent| renameat_with(&parent, name, &aside, "place", RenameFlags::EXCHANGE))
+                        .is_ok()
+                }
+            },
+        }
+    });
+    field.command("migrate").run().expect(0);
+    assert_same(&field.source, &field.destination);
+}
+
+fn live(what: &str, merge: u64, fight: impl Fn(FsType, u64)) {
+    let rounds = number(&format!("COPYD_{what}_ROUNDS"), merge);
+    println!("{what}: {rounds} exchanges while a run goes on, at most {ROUNDS_A_RUN} counted of each run");
+    for kind in [FsType::Tmpfs, FsType::Ext4] {
+        fight(kind, rounds / 2);
+    }
+}
+
+#[test]
+fn t11_a_live_attacker_at_the_source_has_nothing_read_outside() {
+    live("T11", 20_000, t11_live);
+}
+
+#[test]
+fn t12_a_live_attacker_at_the_destination_has_nothing_written_outside() {
+    live("T12", 2000, t12_live);
 }
