@@ -16,6 +16,8 @@ use copyd::tree::listing::{self, Names};
 use copyd::tree::node::{Handles, Node};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
+const MOST: u64 = copyd::limits::DIRECTORY_ENTRIES_MAX;
+
 /// Names, and thirty to a directory: some seven hundred directories.
 const FILES: usize = 20_000;
 
@@ -30,7 +32,7 @@ fn walk(at: &Path, mut look: impl FnMut(&OwnedFd, &CStr) -> io::Result<bool>) ->
     let mut entries = 1;
     while let Some(node) = waiting.pop() {
         let fd = node.open(Side::Source)?;
-        listing::pages::<io::Error>(&fd, |page| {
+        listing::pages::<io::Error>(&fd, MOST, |page| {
             for entry in page.drain(..) {
                 entries += 1;
                 if look(&fd, &entry.name)? {
@@ -78,17 +80,17 @@ fn flat(c: &mut Criterion) {
     group.throughput(Throughput::Elements(FILES as u64));
     group.bench_function("list-and-statx", |b| {
         b.iter(|| {
-            listing::pages::<io::Error>(&fd, |page| {
+            listing::pages::<io::Error>(&fd, MOST, |page| {
                 page.iter().try_for_each(|entry| sys::stat_at(fd.as_fd(), &entry.name).map(|_| ()))
             })
             .expect("nobody changes the directory");
         });
     });
-    group.bench_function("names-read", |b| b.iter(|| Names::read(&fd).expect("nobody changes the directory")));
+    group.bench_function("names-read", |b| b.iter(|| Names::read(&fd, MOST).expect("nobody changes the directory")));
     group.bench_function("names-read-and-see", |b| {
         b.iter(|| {
-            let mut names = Names::read(&fd).expect("nobody changes the directory");
-            listing::pages::<io::Error>(&fd, |page| {
+            let mut names = Names::read(&fd, MOST).expect("nobody changes the directory");
+            listing::pages::<io::Error>(&fd, MOST, |page| {
                 assert!(page.iter().all(|entry| names.see(&entry.name)));
                 Ok(())
             })

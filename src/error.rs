@@ -55,6 +55,8 @@ pub enum Class {
     Interfered,
     /// The server forgot the handle.
     Stale,
+    /// More than a limit that copyd keeps or was given: a listing without end, a file larger than asked for.
+    OverLimit,
     /// The call is not supported there.
     Unsupported,
     /// Out of descriptors, memory or another limit of the machine.
@@ -67,6 +69,9 @@ impl Class {
     /// The class of a system error.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
+        if error.get_ref().is_some_and(|e| e.is::<TooManyEntries>()) {
+            return Self::OverLimit;
+        }
         match error.raw_os_error() {
             Some(libc::ENOENT) => Self::Vanished,
             Some(libc::EACCES | libc::EPERM) => Self::Permission,
@@ -109,6 +114,7 @@ impl Class {
             Self::Mismatch => "mismatch",
             Self::Interfered => "interfered",
             Self::Stale => "stale",
+            Self::OverLimit => "over_limit",
             Self::Unsupported => "unsupported",
             Self::Resources => "resources",
             Self::Io => "io",
@@ -139,6 +145,9 @@ impl Class {
             }
             Self::Interfered => "something else writes to this tree: stop it, then run the same command again",
             Self::Stale => "the server lost the handle: check the server, remount, then run the same command again",
+            Self::OverLimit => {
+                "look whether it is meant to be so large; raise the limit (--max-size, --max-allocated, --max-dir-entries), or leave it out with --exclude"
+            }
             Self::Unsupported => "the file system there does not support this: see the classes of loss in the README",
             Self::Resources => "raise the limit (ulimit -n, memory), or lower --jobs",
             Self::Io => "check the disk or server (dmesg), then run the same command again",
@@ -149,6 +158,19 @@ impl Class {
     #[must_use]
     pub const fn stops_the_run(self) -> bool {
         matches!(self, Self::NoSpace | Self::Quota | Self::ReadOnly)
+    }
+}
+
+/// A directory lists more entries than are allowed: most likely a server that lists without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it lists more than {most} entries, which may go on without end")]
+pub struct TooManyEntries {
+    pub most: u64,
+}
+
+impl From<TooManyEntries> for io::Error {
+    fn from(error: TooManyEntries) -> Self {
+        Self::other(error)
     }
 }
 

@@ -30,6 +30,19 @@ const _: () = assert!(RING_SLOTS * BLOCK_BYTES <= 8 << 20);
 /// enough that a directory of 10^6 entries costs a page of names at the source.
 pub const LISTING_PAGE: usize = 2048;
 
+/// Entries of one directory beyond which its listing is given up, where nothing else was asked
+/// (`--max-dir-entries`): no file system here holds as many, so it is a server that lists without end.
+pub const DIRECTORY_ENTRIES_MAX: u64 = 100_000_000;
+
+/// Levels of directories below a root. A tree that goes deeper is a server's that never ends: a path
+/// of so many names of one byte could hardly be written down.
+pub const LEVELS_MAX: u32 = 100_000;
+
+/// Bytes of holes in one file up to which a proof that reads the source again (`verify`,
+/// `--verify=full`) reads them too, instead of believing where the file system says that data lies.
+/// Larger ones would take minutes to hours, and are believed.
+pub const DOUBTED_HOLES_BYTES: u64 = 64 << 30;
+
 /// Buffer for getdents64, in bytes: one call lists about a thousand entries.
 pub const LISTING_BUFFER_BYTES: usize = 64 << 10;
 

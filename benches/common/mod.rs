@@ -16,7 +16,8 @@ use copyd::copy::probe;
 use copyd::error::ExitCode;
 use copyd::fidelity::IdMap;
 use copyd::pass::{
-    self, BackendChoice, Event, Extras, JobKind, Observer, Options, Progress, Provision, Stop, Summary, VerifyLevel,
+    self, BackendChoice, Bounds, Event, Extras, JobKind, Observer, Options, Progress, Provision, Stop, Summary,
+    VerifyLevel,
 };
 use copyd::tree::filter::Filter;
 use criterion::Criterion;
@@ -175,6 +176,7 @@ pub fn options(source: &Path, destination: &Path, state_dir: &Path) -> Options {
         retry_failed: false,
         filter: Filter::default(),
         one_file_system: false,
+        bounds: Bounds::default(),
         id_map: IdMap::IDENTITY,
         backend: BackendChoice::Auto,
         provision: Provision::Thin,

@@ -185,6 +185,13 @@ pub struct CopyArgs {
     #[arg(long, value_name = "HOW", default_value = "thin", help_heading = "What is done")]
     pub provision: ProvisionWord,
 
+    /// A file of more than SIZE bytes fails (over_limit) and is not copied; holes count.
+    #[arg(long, value_name = "SIZE", help_heading = "Scope")]
+    pub max_size: Option<String>,
+    /// A file for which SRC has more than SIZE bytes allocated fails (over_limit) and is not copied.
+    #[arg(long, value_name = "SIZE", help_heading = "Scope")]
+    pub max_allocated: Option<String>,
+
     /// How far the copy is proved.
     #[arg(long, value_name = "LEVEL", default_value = "readback", help_heading = "Proof")]
     pub verify: VerifyWord,
@@ -252,6 +259,16 @@ pub struct ScopeArgs {
     /// Also stop where the device changes without a mount (btrfs subvolumes); mounts are never crossed.
     #[arg(short = 'x', long, help_heading = "Scope")]
     pub one_file_system: bool,
+    /// A directory that lists more than N entries fails: a server may list without end.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = crate::limits::DIRECTORY_ENTRIES_MAX,
+        value_parser = clap::value_parser!(u64).range(1..),
+        hide_default_value = true,
+        help_heading = "Scope"
+    )]
+    pub max_dir_entries: u64,
 }
 
 #[derive(Debug, Args)]

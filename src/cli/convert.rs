@@ -16,7 +16,7 @@ use super::rules::{FilterArgs, RuleArg};
 use crate::error::Error;
 use crate::fidelity::{IdMap, LossClass};
 use crate::tree::filter::{Ending, FilesFrom, Filter, Sense, lines_of};
-use crate::units::{parse_duration, parse_rate};
+use crate::units::{parse_duration, parse_rate, parse_size};
 use crate::worker::{Filters, Ids, Line, escape, escape_path, marker_name};
 
 /// The rules and the list, in the order of the command line.
@@ -91,6 +91,14 @@ pub fn ids(args: &IdArgs) -> Result<Ids, Error> {
 /// [`Error::Usage`] for what is no rate.
 pub fn rate(text: Option<&str>) -> Result<Option<u64>, Error> {
     text.map_or(Ok(None), parse_rate).map_err(|e| refused("--bwlimit", &e))
+}
+
+/// `--max-size`, `--max-allocated`, in bytes.
+///
+/// # Errors
+/// [`Error::Usage`] for what is no size.
+pub fn size(flag: &str, text: Option<&str>) -> Result<Option<u64>, Error> {
+    text.map(parse_size).transpose().map_err(|e| refused(flag, &e))
 }
 
 /// `--timeout`; none means never.

@@ -46,7 +46,12 @@ fn request(kind: Kind, args: &CopyArgs) -> Result<Request, Error> {
     let specification = Specification {
         filters: convert::filters(&args.scope.filter)?,
         id_map: convert::ids(&args.ids)?,
-        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())? },
+        limits: Limits {
+            bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())?,
+            file_bytes: convert::size("--max-size", args.max_size.as_deref())?,
+            file_allocated_bytes: convert::size("--max-allocated", args.max_allocated.as_deref())?,
+            directory_entries: Some(args.scope.max_dir_entries),
+        },
         accept_loss: convert::accepted(&args.accept_loss)?,
         verify: args.verify.into(),
         dry_run: args.dry_run,

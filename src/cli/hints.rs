@@ -125,10 +125,7 @@ const RSYNC: &[(&[&str], &str)] = &[
     (&["--delete-excluded", "--ignore-errors", "--delete-missing-args", "--ignore-missing-args"], DELETION),
     (&["--remove-source-files"], "has no counterpart: copyd never writes to the source"),
     (&["-b", "--backup", "--backup-dir", "--suffix"], BACKUP),
-    (
-        &["-u", "--update", "--existing", "--ignore-non-existing", "--ignore-existing", "--max-size", "--min-size"],
-        DECIDE,
-    ),
+    (&["-u", "--update", "--existing", "--ignore-non-existing", "--ignore-existing", "--min-size"], DECIDE),
     (
         &["-m", "--prune-empty-dirs", "-d", "--dirs", "--old-dirs", "--old-d", "-R", "--relative", "--no-implied-dirs"],
         DECIDE,

@@ -44,7 +44,11 @@ fn two_trees(args: &VerifyArgs, roots: &[std::ffi::OsString]) -> Result<Request,
         id_map: convert::ids(&args.ids)?,
         backend: args.speed.backend.into(),
         jobs: args.speed.jobs.count(),
-        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())? },
+        limits: Limits {
+            bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())?,
+            directory_entries: Some(args.scope.max_dir_entries),
+            ..Limits::default()
+        },
         manifest_holes: args.manifest_holes,
         accept_loss: convert::accepted(&args.accept_loss)?,
         ..Specification::new(Kind::Verify, Some(&source), &destination)
@@ -74,6 +78,7 @@ fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<Re
     let foreign = [
         (!args.scope.filter.is_empty() || args.scope.filter.from0, "--include, --exclude and --files-from"),
         (args.scope.one_file_system, "--one-file-system"),
+        (args.scope.max_dir_entries != crate::limits::DIRECTORY_ENTRIES_MAX, "--max-dir-entries"),
         (!args.ids.is_empty(), "--usermap, --groupmap and --chown"),
         (!args.accept_loss.is_empty(), "--accept-loss"),
         (args.manifest_holes, "--manifest-holes"),
@@ -90,7 +95,7 @@ fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<Re
     let specification = Specification {
         items: common::detail(&args.output).any(),
         jobs: args.speed.jobs.count(),
-        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())? },
+        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())?, ..Limits::default() },
         ..Specification::new(Kind::Verify, None, &directory)
     };
     Ok(Request {

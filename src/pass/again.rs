@@ -17,6 +17,7 @@ use crate::store::{Facts, Proof};
 use crate::sys::{self, EntryRef, Kind, ReadMode, Stat};
 use crate::tree::plan::{Action, Change, Differences};
 
+use super::VerifyLevel;
 use super::decide;
 use super::directory::Item;
 use super::row;
@@ -105,7 +106,9 @@ impl Run<'_> {
         }
         let mut hasher = self.hashers.take();
         hasher.begin(expected.size, self.hole_policy());
-        let holes = if expected.may_have_holes() { Holes::Extents } else { Holes::None };
+        // `full` reads the source to doubt it: also where it says that its holes are.
+        let doubted = self.options.verify == VerifyLevel::Full && side == Side::Source && expected.holes_can_be_read();
+        let holes = if expected.may_have_holes() && !doubted { Holes::Extents } else { Holes::None };
         let digester = Digester::Whole(hasher);
         let unlimited = Arc::clone(&self.unlimited);
         let mut machine = Some(RangeMove::read(Arc::clone(&fd), side, 0..expected.size, holes, digester, unlimited));

@@ -205,7 +205,7 @@ impl Run<'_> {
         let id = known.child.unwrap_or_default();
         let directory = parent.child(name.clone(), Work::new(id, Standing::Existing, None, false));
         let fd = directory.open(Side::Destination).map_err(at)?;
-        let names = Names::read(&fd).map_err(at)?;
+        let names = Names::read(&fd, self.options.bounds.directory_entries).map_err(at)?;
         let mut rows = DirectoryRows::default();
         reader.directory(id, &mut rows).map_err(Broken::Run)?;
         let mut level = Level { directory, left: Vec::new(), mixed: false, own: Vec::new() };

@@ -39,7 +39,9 @@ mod workers;
 
 use std::sync::Arc;
 
-pub use options::{BackendChoice, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions};
+pub use options::{
+    BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions,
+};
 pub use report::{Counter, Event, Observer, Opened, Outcome, Progress, Stop, Summary};
 pub use trash::{Entry as TrashEntry, Expired, Fate as RestoreFate, RestoreOptions, Restored};
 

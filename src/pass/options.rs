@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::fidelity::{IdMap, LossClass};
+use crate::sys::{Kind, Stat};
 use crate::tree::filter::Filter;
 
 /// Which verb the run carries out.
@@ -84,6 +85,38 @@ pub enum Extras {
     Keep,
 }
 
+/// What an entry may be at most; beyond it, it fails by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of a file, logical: a hole counts.
+    pub size: Option<u64>,
+    /// Bytes that are allocated for a file at the source.
+    pub allocated: Option<u64>,
+    /// Entries of one directory.
+    pub directory_entries: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { size: None, allocated: None, directory_entries: crate::limits::DIRECTORY_ENTRIES_MAX }
+    }
+}
+
+impl Bounds {
+    /// What a file is too large for.
+    #[must_use]
+    pub fn exceeded(&self, stat: &Stat) -> Option<&'static str> {
+        if stat.kind != Kind::File {
+            return None;
+        }
+        let allocated = stat.blocks.saturating_mul(512);
+        if self.size.is_some_and(|most| stat.size > most) {
+            return Some("copy more bytes than --max-size allows");
+        }
+        self.allocated.is_some_and(|most| allocated > most).then_some("copy more than --max-allocated allows")
+    }
+}
+
 /// Everything a `migrate` or `sync` is asked.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -108,6 +141,7 @@ pub struct Options {
     pub retry_failed: bool,
     pub filter: Filter,
     pub one_file_system: bool,
+    pub bounds: Bounds,
     pub id_map: IdMap,
     pub backend: BackendChoice,
     pub provision: Provision,
@@ -143,6 +177,8 @@ pub struct VerifyOptions {
     pub items: bool,
     pub filter: Filter,
     pub one_file_system: bool,
+    /// Entries that one directory may have.
+    pub directory_entries: u64,
     pub id_map: IdMap,
     pub backend: BackendChoice,
     pub jobs: Option<usize>,

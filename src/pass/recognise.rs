@@ -111,5 +111,6 @@ fn is_bare(roots: &Roots, options: &Options) -> bool {
     if !options.destination.exists() {
         return true;
     }
-    Names::read(&roots.destination).is_ok_and(|names| names.iter().all(|(name, _)| name == c"lost+found"))
+    Names::read(&roots.destination, options.bounds.directory_entries)
+        .is_ok_and(|names| names.iter().all(|(name, _)| name == c"lost+found"))
 }

@@ -127,7 +127,7 @@ fn walk(directory: BorrowedFd<'_>, name: &CStr, visit: &mut Visit<'_>) -> io::Re
 fn descend(parent: &Arc<Node<()>>, name: CString, stat: Stat) -> io::Result<Level> {
     let node = parent.child(name, ());
     let mut left = Vec::new();
-    listing::pages::<io::Error>(&*node.open(Side::Source)?, |page| {
+    listing::pages::<io::Error>(&*node.open(Side::Source)?, crate::limits::DIRECTORY_ENTRIES_MAX, |page| {
         left.extend(page.drain(..).map(|entry| entry.name));
         Ok(())
     })?;

@@ -57,9 +57,11 @@ struct Sides {
     path: Option<Vec<u8>>,
 }
 
-/// Why a directory could not be listed to its end: the entry's error, or the end of the run.
+/// Why a directory could not be listed to its end: the entry's error on either side, or the end of
+/// the run.
 enum Broken {
     Listing(std::io::Error),
+    There(std::io::Error),
     Run(Error),
 }
 
@@ -67,6 +69,22 @@ impl From<std::io::Error> for Broken {
     fn from(e: std::io::Error) -> Self {
         Self::Listing(e)
     }
+}
+
+/// Why a subdirectory is not entered: it is its own ancestor, or deeper than any tree is.
+fn endless(node: &Directory, name: &CStr, stat: &Stat) -> Option<EntryError> {
+    let at = |operation, class, source| {
+        let path = node.path_of(name);
+        Some(EntryError { class, side: Side::Source, operation, path, source })
+    };
+    if node.has_above(Side::Source, (stat.dev, stat.ino)) {
+        let source = Some(std::io::Error::from_raw_os_error(libc::ELOOP));
+        return at("descend into a directory that holds itself", Class::Io, source);
+    }
+    if node.level() >= limits::LEVELS_MAX {
+        return at("descend deeper than any tree is", Class::OverLimit, None);
+    }
+    None
 }
 
 impl Run<'_> {
@@ -81,6 +99,10 @@ impl Run<'_> {
                     self.source_moved.store(true, Ordering::Relaxed);
                 }
                 self.fail_entry(EntryError::io(Side::Source, "list", node.path(), e));
+            }
+            Err(Broken::There(e)) => {
+                self.listing_failed.store(true, Ordering::Relaxed);
+                self.fail_entry(EntryError::io(Side::Destination, "list", node.path(), e));
             }
         }
         // Empty, or not listed at all: there is no page to close it.
@@ -114,7 +136,7 @@ impl Run<'_> {
         if let Some((retry, wanted)) = self.retry.and_then(|retry| Some((retry, retry.names_in(&node.path())?))) {
             self.scan_names(&mut sides, retry, wanted, scanner);
         } else if scope != Descend::No {
-            listing::pages::<std::io::Error>(&listed, |page| {
+            listing::pages::<std::io::Error>(&listed, self.options.bounds.directory_entries, |page| {
                 self.scan_page(&mut sides, page, scanner);
                 self.close_nursery(node);
                 Ok(())
@@ -143,7 +165,7 @@ impl Run<'_> {
     }
 
     fn open_there(&self, node: &Arc<Directory>) -> Result<Arc<OwnedFd>, Broken> {
-        node.open(Side::Destination).map_err(Broken::Listing)
+        node.open(Side::Destination).map_err(Broken::There)
     }
 
     fn prefix(&self, node: &Directory) -> Vec<u8> {
@@ -178,10 +200,11 @@ impl Run<'_> {
         if self.trash.is_some() {
             let at_root = sides.node.is_root() && self.progress.pass.get() == 1;
             // The root has its staging directory by now.
-            let before = if at_root { self.roots.destination_stat } else { sys::stat_fd(destination)? };
+            let there = || sys::stat_fd(destination).map_err(Broken::There);
+            let before = if at_root { self.roots.destination_stat } else { there()? };
             let _ = sides.node.payload.mtime_before.set(before.mtime);
         }
-        sides.names = Names::read(destination)?;
+        sides.names = Names::read(destination, self.options.bounds.directory_entries).map_err(Broken::There)?;
         scanner.reader.directory(sides.node.payload.id, scanner.rows).map_err(Broken::Run)?;
         if self.options.extras != Extras::Guard {
             return Ok(());
@@ -280,6 +303,10 @@ impl Run<'_> {
             let error =
                 EntryError { class: Class::Mountpoint, side: Side::Source, operation: "descend", path, source: None };
             return self.fail_entry(error);
+        }
+        if let Some(operation) = self.options.bounds.exceeded(&stat) {
+            let (class, path) = (Class::OverLimit, sides.node.path_of(&name));
+            return self.fail_entry(EntryError { class, side: Side::Source, operation, path, source: None });
         }
         let there = match self.counterpart(sides, &name, exists) {
             Ok(there) => there,
@@ -451,6 +478,10 @@ impl Run<'_> {
         known: Option<Facts>,
         worker: usize,
     ) {
+        if let Some(error) = endless(&sides.node, &name, &stat) {
+            self.listing_failed.store(true, Ordering::Relaxed);
+            return self.fail_entry(error);
+        }
         if self.options.one_file_system && stat.dev != self.roots.source_stat.dev {
             self.ignored(&sides.node, &name, "another file system (-x)");
             return;

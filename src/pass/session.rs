@@ -145,7 +145,8 @@ impl Session<'_> {
             return Ok(());
         }
         if self.options.extras == Extras::Guard {
-            let names = Names::read(&self.roots.destination).map_err(|e| self.root_error(Side::Destination, e))?;
+            let names = Names::read(&self.roots.destination, self.options.bounds.directory_entries)
+                .map_err(|e| self.root_error(Side::Destination, e))?;
             for (name, _) in names.iter() {
                 let is_directory =
                     sys::stat_at(self.roots.destination.as_fd(), name).is_ok_and(|stat| stat.kind == Kind::Directory);

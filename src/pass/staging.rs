@@ -110,7 +110,7 @@ impl Staging {
         let Some(staging) = open(self.root.as_fd(), &self.name)? else { return Ok(None) };
         let Some(large) = open(staging.as_fd(), LARGE)? else { return Ok(None) };
         let mut numbers = Vec::new();
-        for (name, _) in Names::read(&large)?.iter() {
+        for (name, _) in Names::read(&large, crate::limits::DIRECTORY_ENTRIES_MAX)?.iter() {
             // The name is the number of its temporary: no other may get it.
             let number = name.to_str().ok().and_then(|text| u64::from_str_radix(text, 16).ok());
             match number.filter(|_| keep.iter().any(|kept| kept == name.to_bytes())) {
@@ -119,7 +119,9 @@ impl Staging {
             }
         }
         let Some(highest) = numbers.into_iter().max() else { return Ok(None) };
-        for (name, _) in Names::read(&staging)?.iter().filter(|(name, _)| *name != LARGE) {
+        for (name, _) in
+            Names::read(&staging, crate::limits::DIRECTORY_ENTRIES_MAX)?.iter().filter(|(name, _)| *name != LARGE)
+        {
             remove::tree(staging.as_fd(), name, &mut |_| {})?;
         }
         Ok(Some(KeptLarge { staging, lane: large, next: highest.saturating_add(1) }))

@@ -19,7 +19,7 @@ use crate::copy::blocks::{BlockIo, Operation};
 use crate::copy::drive::{Machine, Step, drive};
 use crate::copy::offload;
 use crate::copy::range::{Digester, Holes, MoveError, RangeMove};
-use crate::error::Side;
+use crate::error::{Class, Side};
 use crate::fidelity::{self, Losses, Metadata, Times};
 use crate::hash::Digest;
 use crate::limits;
@@ -49,6 +49,8 @@ pub struct OpenFile {
     left: Option<Claims>,
     /// An earlier run has made the temporary, and may have set its metadata.
     resumed: bool,
+    /// Where the source says that its holes are is not believed.
+    doubted: bool,
 }
 
 /// What a large file's chunks are moved for.
@@ -271,6 +273,7 @@ impl Run<'_> {
             cloned: false,
             losses,
             resumed: left.is_some(),
+            doubted: item.attempt > 0 && self.options.verify == VerifyLevel::Full && first.holes_can_be_read(),
             left,
         };
         if let Err(e) = self.prepare(&mut file) {
@@ -306,6 +309,9 @@ impl Run<'_> {
         let replaced = now.ino != item.stat.ino || now.dev != item.stat.dev;
         if now.kind != Kind::File || (replaced && (now.nlink > 1 || item.linked())) {
             return Err(MoveError::hot("open what was listed"));
+        }
+        if let Some(operation) = self.options.bounds.exceeded(&now) {
+            return Err(MoveError { class: Class::OverLimit, side: Side::Source, operation, source: None });
         }
         self.progress.bytes_planned.add(now.size.saturating_sub(item.stat.size));
         item.stat = now;
@@ -367,7 +373,8 @@ impl Run<'_> {
         match offload::clone(&file.source, &file.target) {
             offload::Cloned::Yes => {
                 file.cloned = true;
-                file.holes = if file.wanted.stat.may_have_holes() { Holes::Extents } else { Holes::None };
+                let holes = file.wanted.stat.may_have_holes() && !file.doubted;
+                file.holes = if holes { Holes::Extents } else { Holes::None };
             }
             offload::Cloned::NotThisFile => {}
             offload::Cloned::Never => self.clones_refused.store(true, Ordering::Relaxed),
@@ -395,8 +402,8 @@ impl Run<'_> {
         if !stat.may_have_holes() {
             return Ok(Holes::None);
         }
-        let tells_nothing =
-            matches!(sys::next_extent(&file.source, 0)?, Extent::Data { start: 0, end } if end >= stat.size);
+        let tells_nothing = file.doubted
+            || matches!(sys::next_extent(&file.source, 0)?, Extent::Data { start: 0, end } if end >= stat.size);
         let thick = self.options.provision == Provision::Thick;
         Ok(match (tells_nothing, thick) {
             (false, _) => Holes::Extents,

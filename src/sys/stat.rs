@@ -116,6 +116,15 @@ impl Stat {
     }
 }
 
+impl Stat {
+    /// Whether its holes are few enough bytes to be read instead of believed, at most
+    /// [`crate::limits::DOUBTED_HOLES_BYTES`].
+    #[must_use]
+    pub const fn holes_can_be_read(&self) -> bool {
+        self.size.saturating_sub(self.blocks.saturating_mul(512)) <= crate::limits::DOUBTED_HOLES_BYTES
+    }
+}
+
 const MASK: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
 
 /// `statx` of an open descriptor, refreshed from the server where there is one

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{RawDir, SeekFrom};
 
+use crate::error::TooManyEntries;
 use crate::limits;
 
 /// A name as getdents64 gave it. Its type is asked of statx, which can't be out of date as long.
@@ -18,25 +19,27 @@ pub struct Listed {
     pub ino: u64,
 }
 
-/// Lists `directory` from its beginning and hands over page after page.
+/// Lists `directory` from its beginning and hands over page after page, `most` entries in all.
 ///
 /// # Errors
-/// Whatever getdents64 says, and the first error of `page`. What was handed over before stays so:
+/// [`TooManyEntries`] past those, whatever getdents64 says, and the first error of `page`. What was handed over before stays so:
 /// the caller knows then that the listing is not whole.
 pub fn pages<E: From<io::Error>>(
     directory: &OwnedFd,
+    most: u64,
     mut page: impl FnMut(&mut Vec<Listed>) -> Result<(), E>,
 ) -> Result<(), E> {
     rustix::fs::seek(directory, SeekFrom::Start(0)).map_err(io::Error::from)?;
     let mut buffer: Vec<u8> = Vec::with_capacity(limits::LISTING_BUFFER_BYTES);
     let mut raw = RawDir::new(directory, buffer.spare_capacity_mut());
-    let mut listed = Vec::new();
+    let (mut listed, mut left) = (Vec::new(), most);
     while let Some(entry) = raw.next() {
         let entry = entry.map_err(io::Error::from)?;
         let name: &CStr = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
+        left = left.checked_sub(1).ok_or_else(|| io::Error::from(TooManyEntries { most }))?;
         listed.push(Listed { name: name.to_owned(), ino: entry.ino() });
         if listed.len() == limits::LISTING_PAGE {
             hand_over(&mut listed, &mut page)?;
@@ -67,13 +70,13 @@ pub struct Names {
 }
 
 impl Names {
-    /// Reads all names of `directory`.
+    /// Reads all names of `directory`, `most` in all.
     ///
     /// # Errors
-    /// Whatever getdents64 says; `OutOfMemory` past 4 GiB of names.
-    pub fn read(directory: &OwnedFd) -> io::Result<Self> {
+    /// As [`pages`]; `OutOfMemory` past 4 GiB of names.
+    pub fn read(directory: &OwnedFd, most: u64) -> io::Result<Self> {
         let mut names = Self::default();
-        pages::<io::Error>(directory, |page| {
+        pages::<io::Error>(directory, most, |page| {
             for entry in page.iter() {
                 let start = u32::try_from(names.arena.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
                 names.starts.push(start);
@@ -126,7 +129,7 @@ mod tests {
         let fd = crate::sys::open_root(dir.path()).unwrap();
         for _ in 0..2 {
             let mut seen = std::collections::HashSet::new();
-            pages::<io::Error>(&fd, |page| {
+            pages::<io::Error>(&fd, count as u64, |page| {
                 assert!(page.is_sorted_by_key(|e| e.ino));
                 seen.extend(page.iter().map(|e| e.name.clone()));
                 Ok(())
@@ -134,6 +137,8 @@ mod tests {
             .unwrap();
             assert_eq!(seen.len(), count);
         }
+        let one_less = pages::<io::Error>(&fd, count as u64 - 1, |_| Ok(()));
+        assert_eq!(crate::error::Class::of(&one_less.unwrap_err()), crate::error::Class::OverLimit);
     }
 
     #[test]
@@ -142,7 +147,7 @@ mod tests {
         for name in ["b", "a", "c"] {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
-        let mut names = Names::read(&crate::sys::open_root(dir.path()).unwrap()).unwrap();
+        let mut names = Names::read(&crate::sys::open_root(dir.path()).unwrap(), 3).unwrap();
         assert!(names.see(c"b") && !names.see(c"d"));
         let all: Vec<_> = names.iter().map(|(n, s)| (n.to_bytes().to_vec(), s)).collect();
         assert_eq!(all, [(b"a".to_vec(), false), (b"b".to_vec(), true), (b"c".to_vec(), false)]);

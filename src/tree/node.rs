@@ -61,6 +61,8 @@ pub struct Node<P> {
     parent: Option<Arc<Self>>,
     /// Empty for the root.
     name: CString,
+    /// Directories above it.
+    level: u32,
     source: Handle,
     destination: Handle,
     handles: Arc<Handles<P>>,
@@ -76,9 +78,13 @@ impl<P> Node<P> {
         destination: Option<Arc<OwnedFd>>,
         payload: P,
     ) -> Arc<Self> {
-        let held = |fd| Handle { fd: Mutex::new(fd), identity: OnceLock::new() };
+        let held = |fd: Option<Arc<OwnedFd>>| {
+            let stat = fd.as_ref().and_then(|fd| sys::stat_fd(fd).ok());
+            let identity = stat.map(|stat| OnceLock::from((stat.dev, stat.ino))).unwrap_or_default();
+            Handle { fd: Mutex::new(fd), identity }
+        };
         let (source, destination) = (held(Some(source)), held(destination));
-        Arc::new(Self { parent: None, name: CString::default(), source, destination, handles, payload })
+        Arc::new(Self { parent: None, name: CString::default(), level: 0, source, destination, handles, payload })
     }
 
     /// The subdirectory `name`.
@@ -87,6 +93,7 @@ impl<P> Node<P> {
         Arc::new(Self {
             parent: Some(Arc::clone(self)),
             name,
+            level: self.level.saturating_add(1),
             source: Handle::default(),
             destination: Handle::default(),
             handles: Arc::clone(&self.handles),
@@ -108,6 +115,19 @@ impl<P> Node<P> {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.parent.is_none()
+    }
+
+    /// How many directories are above it.
+    #[must_use]
+    pub const fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// Whether this directory or one above it is this inode, as far as they were opened.
+    #[must_use]
+    pub fn has_above(&self, side: Side, inode: (u64, u64)) -> bool {
+        let above = std::iter::successors(Some(self), |node| node.parent.as_deref());
+        above.into_iter().any(|node| node.side(side).identity.get() == Some(&inode))
     }
 
     /// Path from the root, without a slash at either end; empty for the root.

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::names;
 use crate::error::Error;
 use crate::fidelity::{IdMap, LossClass};
-use crate::pass::{BackendChoice, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions};
+use crate::pass::{
+    BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions,
+};
 use crate::tree::filter::{Ending, FilesFrom, Filter};
 use crate::units::parse_duration;
 
@@ -170,6 +172,15 @@ pub struct Limits {
     /// Content bytes a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_per_s: Option<u64>,
+    /// A larger file fails, see `--max-size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_bytes: Option<u64>,
+    /// A file with more bytes allocated at the source fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_allocated_bytes: Option<u64>,
+    /// A directory that lists more fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_entries: Option<u64>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -381,6 +392,11 @@ impl Specification {
             retry_failed: self.retry_failed,
             filter: self.filter()?,
             one_file_system: self.one_file_system,
+            bounds: Bounds {
+                size: self.limits.file_bytes,
+                allocated: self.limits.file_allocated_bytes,
+                directory_entries: self.directory_entries()?,
+            },
             id_map: self.ids()?,
             backend: self.backend,
             provision: self.provisioning,
@@ -407,6 +423,7 @@ impl Specification {
             items: self.items,
             filter: self.filter()?,
             one_file_system: self.one_file_system,
+            directory_entries: self.directory_entries()?,
             id_map: self.ids()?,
             backend: self.backend,
             jobs: self.jobs()?,
@@ -423,6 +440,7 @@ impl Specification {
             "a verify against a manifest",
             &[
                 (!is_default(&self.filters), "filters"),
+                (self.limits.directory_entries.is_some(), "limits.directory_entries"),
                 (self.one_file_system, "one_file_system"),
                 (!is_default(&self.id_map), "id_map"),
                 (!self.accept_loss.is_empty(), "accept_loss"),
@@ -435,7 +453,7 @@ impl Specification {
     }
 
     /// What only a copy has a use for, and whether it was said.
-    fn of_a_copy(&self) -> [(bool, &'static str); 14] {
+    fn of_a_copy(&self) -> [(bool, &'static str); 16] {
         [
             (!is_default(&self.verify), "verify"),
             (self.dry_run, "dry_run"),
@@ -450,6 +468,8 @@ impl Specification {
             (self.retry_failed, "retry_failed"),
             (!is_default(&self.provisioning), "provisioning"),
             (self.strict, "strict"),
+            (self.limits.file_bytes.is_some(), "limits.file_bytes"),
+            (self.limits.file_allocated_bytes.is_some(), "limits.file_allocated_bytes"),
             (self.state_dir.is_some() || self.state_dir_b64.is_some(), "state_dir"),
         ]
     }
@@ -486,6 +506,13 @@ impl Specification {
     fn ids(&self) -> Result<IdMap, Error> {
         let Ids { users, groups } = &self.id_map;
         IdMap::parse(users.as_deref(), groups.as_deref(), None).map_err(|e| wrong("id_map", &e.to_string()))
+    }
+
+    fn directory_entries(&self) -> Result<u64, Error> {
+        match self.limits.directory_entries {
+            Some(0) => Err(wrong("limits.directory_entries", "is at least 1")),
+            most => Ok(most.unwrap_or(crate::limits::DIRECTORY_ENTRIES_MAX)),
+        }
     }
 
     fn jobs(&self) -> Result<Option<usize>, Error> {

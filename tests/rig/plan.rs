@@ -75,6 +75,12 @@ pub enum Fault {
     Loses,
     /// A write stores at another offset, so many bytes further, and says that all is well.
     Misplaces(u64),
+    /// A question for data or a hole is answered with this offset, whatever lies there.
+    Claims(u64),
+    /// A name is that of this inode, which the kernel knows already.
+    Becomes(u64),
+    /// A listing goes on without end, with names that it makes up.
+    NeverEnds,
     /// No answer until [`Plan::release`]; then it is carried out.
     Hangs,
 }

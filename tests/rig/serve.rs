@@ -156,7 +156,13 @@ fn value_asked(reply: ReplyXattr, value: &[u8], room: u32) {
 impl Filesystem for Faulty {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let owned = name.to_owned();
-        self.entry(named(Kind::Lookup, parent, name), reply, move |tree| tree.look_up(parent.0, &owned));
+        let work = move |tree: &Tree, fault| match fault {
+            Some(Fault::Becomes(inode)) => tree.look_again(inode),
+            _ => tree.look_up(parent.0, &owned),
+        };
+        self.serve(named(Kind::Lookup, parent, name), reply, work, |reply, attributes| {
+            reply.entry(&TTL, &attributes, Generation(0));
+        });
     }
 
     fn forget(&self, _: &Request, inode: INodeNo, times: u64) {
@@ -332,14 +338,22 @@ impl Filesystem for Faulty {
     }
 
     fn readdir(&self, _: &Request, inode: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        let work = move |tree: &Tree, _| {
+        let work = move |tree: &Tree, fault| {
             let handle = tree.handle(handle.0)?;
             if offset == 0 {
                 tree.list(&handle)?;
             }
-            Ok(handle)
+            Ok((handle, fault == Some(Fault::NeverEnds)))
         };
-        self.serve(call(Kind::Readdir, inode), reply, work, move |mut reply, handle| {
+        self.serve(call(Kind::Readdir, inode), reply, work, move |mut reply, (handle, without_end)| {
+            if without_end {
+                let made_up = |at: u64| OsString::from(format!("made-up-{at:016x}"));
+                let mut at = offset;
+                while !reply.add(INodeNo(at + 2), at + 1, fuser::FileType::RegularFile, made_up(at)) {
+                    at += 1;
+                }
+                return reply.ok();
+            }
             let names = handle.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let rest = names.iter().enumerate().skip(usize::try_from(offset).unwrap_or(usize::MAX));
             for (at, entry) in rest {
@@ -429,7 +443,10 @@ impl Filesystem for Faulty {
     fn lseek(&self, _: &Request, inode: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         // The kernel asks only for data and holes; it answers the others itself (lseek(2)).
         const SEEK_DATA: i32 = 3;
-        let work = move |tree: &Tree, _| {
+        let work = move |tree: &Tree, fault| {
+            if let Some(Fault::Claims(offset)) = fault {
+                return Ok(offset);
+            }
             let from = offset.cast_unsigned();
             let to = if whence == SEEK_DATA { SeekFrom::Data(from) } else { SeekFrom::Hole(from) };
             Ok(rustix::fs::seek(&tree.handle(handle.0)?.fd, to)?)

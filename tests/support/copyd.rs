@@ -172,6 +172,25 @@ impl Running {
         }
     }
 
+    /// Waits for its end, and says how much memory it had at most, in KiB (`VmHWM` of proc(5)).
+    pub fn wait_measured(mut self) -> (Run, u64) {
+        let status = format!("/proc/{}/status", self.child.id());
+        let mut most = 0;
+        while self.runs() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            most = peak.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(most);
+            assert!(
+                self.started.elapsed() <= self.timeout,
+                "killed after {} s: {}",
+                self.timeout.as_secs(),
+                self.end()
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+        (self.end(), most)
+    }
+
     /// Waits for its end. A run over its time is killed and fails the test.
     pub fn wait(mut self) -> Run {
         while self.runs() {

@@ -330,7 +330,7 @@ fn change(level: &mut Level, moved: &[&CStr], call: impl Fn(&Level) -> rustix::i
 }
 
 fn names(directory: &OwnedFd) -> io::Result<VecDeque<CString>> {
-    Ok(Names::read(directory)?.iter().map(|(name, _)| name.to_owned()).collect())
+    Ok(Names::read(directory, crate::limits::DIRECTORY_ENTRIES_MAX)?.iter().map(|(name, _)| name.to_owned()).collect())
 }
 
 fn joined(path: &[u8], name: &CStr) -> Vec<u8> {

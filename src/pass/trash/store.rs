@@ -96,7 +96,7 @@ impl Store {
     /// # Errors
     /// Whatever listing says.
     pub fn generations(&self) -> io::Result<Vec<Stamp>> {
-        let names = Names::read(&self.fd)?;
+        let names = Names::read(&self.fd, crate::limits::DIRECTORY_ENTRIES_MAX)?;
         let mut found: Vec<Stamp> = names.iter().filter_map(|(name, _)| Stamp::parse(name.to_bytes())).collect();
         found.sort_unstable();
         found.reverse();

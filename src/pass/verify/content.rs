@@ -75,10 +75,11 @@ pub fn unchanged(before: &Stat, after: &Stat) -> bool {
     print(before) == print(after)
 }
 
-/// How the holes of a file are found.
+/// How the holes of a file are found: a comparison reads them, because a file system that says there
+/// is a hole where data lies would be believed otherwise; but not those that would take hours.
 #[must_use]
 pub const fn holes_of(stat: &Stat) -> Holes {
-    if stat.may_have_holes() { Holes::Extents } else { Holes::None }
+    if stat.may_have_holes() && !stat.holes_can_be_read() { Holes::Extents } else { Holes::None }
 }
 
 /// Bytes up to which a file is one read.

@@ -508,7 +508,7 @@ impl Against<'_> {
     fn scan(&self, node: &Arc<Node<()>>, unknown: bool) {
         let path = node.path();
         let result = node.open(Side::Source).and_then(|fd| {
-            listing::pages::<io::Error>(&fd, |page| {
+            listing::pages::<io::Error>(&fd, crate::limits::DIRECTORY_ENTRIES_MAX, |page| {
                 for entry in page.drain(..).take_while(|_| !self.judge.halted()) {
                     self.scan_entry(node, &fd, &path, entry.name, unknown);
                 }

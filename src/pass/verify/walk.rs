@@ -46,9 +46,9 @@ impl Trees<'_> {
         let source = node.open(Side::Source).map_err(at(Side::Source, "open the directory"))?;
         let destination = node.open(Side::Destination).map_err(at(Side::Destination, "open the directory"))?;
         let compared = self.compare_directory(&source, &destination, node.is_root())?;
-        let filter = &self.options.filter;
+        let (filter, most) = (&self.options.filter, self.options.directory_entries);
         let scope = if filter.is_empty() { Descend::All } else { filter.descend(path) };
-        let names = if scope == Descend::No { Ok(Names::default()) } else { Names::read(&destination) };
+        let names = if scope == Descend::No { Ok(Names::default()) } else { Names::read(&destination, most) };
         let mut sides = Sides {
             node: Arc::clone(node),
             path: path.to_vec(),
@@ -60,7 +60,7 @@ impl Trees<'_> {
         };
         if scope != Descend::No {
             let listed = Arc::clone(&sides.source);
-            listing::pages::<io::Error>(&listed, |page| {
+            listing::pages::<io::Error>(&listed, most, |page| {
                 self.scan_page(&mut sides, page, io);
                 Ok(())
             })
@@ -297,7 +297,7 @@ impl Trees<'_> {
             return;
         }
         let listed = node.open(side).and_then(|fd| {
-            listing::pages::<io::Error>(&fd, |page| {
+            listing::pages::<io::Error>(&fd, self.options.directory_entries, |page| {
                 let mut count = 0;
                 for entry in page.drain(..) {
                     if self.judge.halted() {
