@@ -489,3 +489,37 @@ fn t18_a_flood_of_attributes_beyond_the_bounds_is_named_as_lost() {
     }
     assert_memory("T18", 2, 8 << 20, most, &run);
 }
+
+#[test]
+fn t18_dates_beyond_what_ext4_holds_are_named_as_lost_and_all_others_arrive() {
+    let pair = Pair::new(FsType::Tmpfs, FsType::Ext4, 64);
+    // 1800, 1901 less a day, the first and the last moment of ext4's 34 bits, 2446 and a bit, 2500.
+    let times = [
+        ("year-1800", -5_364_662_400, false),
+        ("before-1901", -2_147_570_048, false),
+        ("first", -2_147_483_648, true),
+        ("last", 15_032_385_535, true),
+        ("after-2446", 15_032_385_536, false),
+        ("year-2500", 16_725_225_600, false),
+    ];
+    for (name, seconds, _) in times {
+        fs::write(pair.source.join(name), name).unwrap();
+        let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, pair.source.join(name), &times, rustix::fs::AtFlags::empty()).unwrap();
+    }
+    let command = pair.migrate();
+    let run = command.run().expect(41);
+    let mut lost = names(&run.events(), "loss");
+    lost.sort_unstable();
+    let mut expected: Vec<_> =
+        times.iter().filter(|(.., held)| !held).map(|(name, ..)| name.as_bytes().to_vec()).collect();
+    expected.sort_unstable();
+    assert_eq!(lost, expected, "{run}");
+    for (name, seconds, held) in times {
+        let arrived = fs::metadata(pair.destination.join(name)).unwrap();
+        assert_eq!(fs::read(pair.destination.join(name)).unwrap(), name.as_bytes());
+        assert!(!held || arrived.mtime() == seconds, "{name}: {run}");
+    }
+    command.arg("--accept-loss=times").run().expect(0);
+}

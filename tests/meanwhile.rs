@@ -189,22 +189,22 @@ macro_rules! changes_while_it_is_read {
 }
 
 changes_while_it_is_read! {
-    p1_a_file_that_grows_while_it_is_read_arrives_whole: Grows of 14;
-    p1_a_large_file_that_grows_while_it_is_read_arrives_whole: Grows of 40;
-    p1_a_file_that_shrinks_while_it_is_read_arrives_whole: Shrinks of 14;
-    p1_a_large_file_that_shrinks_while_it_is_read_arrives_whole: Shrinks of 40;
-    p1_a_file_that_is_rewritten_while_it_is_read_arrives_whole: RewrittenInPlace of 14;
-    p1_a_large_file_that_is_rewritten_while_it_is_read_arrives_whole: RewrittenInPlace of 40;
-    p1_a_file_that_is_rewritten_behind_its_time_arrives_whole: RewrittenWithItsTimePutBack of 14;
-    p1_a_large_file_that_is_rewritten_behind_its_time_arrives_whole: RewrittenWithItsTimePutBack of 40;
-    p1_a_file_that_is_replaced_while_it_is_read_arrives_whole: Replaced of 14;
-    p1_a_large_file_that_is_replaced_while_it_is_read_arrives_whole: Replaced of 40;
-    p1_a_file_that_vanishes_while_it_is_read_leaves_nothing_torn: Vanishes of 14;
-    p1_a_large_file_that_vanishes_while_it_is_read_leaves_nothing_torn: Vanishes of 40;
+    p1_t21_a_file_that_grows_while_it_is_read_arrives_whole: Grows of 14;
+    p1_t21_a_large_file_that_grows_while_it_is_read_arrives_whole: Grows of 40;
+    p1_t21_a_file_that_shrinks_while_it_is_read_arrives_whole: Shrinks of 14;
+    p1_t21_a_large_file_that_shrinks_while_it_is_read_arrives_whole: Shrinks of 40;
+    p1_t21_a_file_that_is_rewritten_while_it_is_read_arrives_whole: RewrittenInPlace of 14;
+    p1_t21_a_large_file_that_is_rewritten_while_it_is_read_arrives_whole: RewrittenInPlace of 40;
+    p1_t21_a_file_that_is_rewritten_behind_its_time_arrives_whole: RewrittenWithItsTimePutBack of 14;
+    p1_t21_a_large_file_that_is_rewritten_behind_its_time_arrives_whole: RewrittenWithItsTimePutBack of 40;
+    p1_t21_a_file_that_is_replaced_while_it_is_read_arrives_whole: Replaced of 14;
+    p1_t21_a_large_file_that_is_replaced_while_it_is_read_arrives_whole: Replaced of 40;
+    p1_t21_a_file_that_vanishes_while_it_is_read_leaves_nothing_torn: Vanishes of 14;
+    p1_t21_a_large_file_that_vanishes_while_it_is_read_leaves_nothing_torn: Vanishes of 40;
 }
 
 #[test]
-fn a_file_that_vanishes_while_it_is_read_is_24_for_the_strict_and_0_for_others() {
+fn t21_a_file_that_vanishes_while_it_is_read_is_24_for_the_strict_and_0_for_others() {
     for (arguments, code) in [(&["--strict"][..], 24), (&[], 0)] {
         let stage = Stage::new(FsType::Tmpfs);
         let path = stage.source.join("busy");
@@ -220,7 +220,7 @@ fn a_file_that_vanishes_while_it_is_read_is_24_for_the_strict_and_0_for_others()
 }
 
 #[test]
-fn a_file_that_never_rests_is_hot_and_everything_else_arrives() {
+fn t21_a_file_that_never_rests_is_hot_and_everything_else_arrives() {
     let stage = Stage::new(FsType::Tmpfs);
     trees::small_files(&stage.source, 600, 3).unwrap();
     let path = stage.source.join("restless");
@@ -257,7 +257,7 @@ fn a_file_that_never_rests_is_hot_and_everything_else_arrives() {
 const UNIFORM_BYTES: usize = 64 << 10;
 
 #[test]
-fn p1_small_files_that_are_rewritten_all_the_time_never_arrive_as_a_mix() {
+fn p1_t21_small_files_that_are_rewritten_all_the_time_never_arrive_as_a_mix() {
     for backend in ["threads", "uring"] {
         let stage = Stage::new(FsType::Tmpfs);
         let names: Vec<_> = (0..100).map(|i| format!("f{i:03}")).collect();

@@ -79,22 +79,22 @@ macro_rules! every_kind {
 }
 
 every_kind! {
-    p2_every_kind_of_entry_arrives_on_tmpfs_by_the_ring: Tmpfs to Tmpfs by "uring";
-    p2_every_kind_of_entry_arrives_on_tmpfs_by_threads: Tmpfs to Tmpfs by "threads";
-    p2_every_kind_of_entry_arrives_on_ext4_by_the_ring: Ext4 to Ext4 by "uring";
-    p2_every_kind_of_entry_arrives_on_ext4_by_threads: Ext4 to Ext4 by "threads";
-    p2_every_kind_of_entry_arrives_on_xfs_by_the_ring: Xfs to Xfs by "uring";
-    p2_every_kind_of_entry_arrives_on_xfs_by_threads: Xfs to Xfs by "threads";
-    p2_every_kind_of_entry_arrives_on_btrfs_by_the_ring: Btrfs to Btrfs by "uring";
-    p2_every_kind_of_entry_arrives_on_btrfs_by_threads: Btrfs to Btrfs by "threads";
-    p2_every_kind_of_entry_arrives_from_tmpfs_on_ext4_by_the_ring: Tmpfs to Ext4 by "uring";
-    p2_every_kind_of_entry_arrives_from_tmpfs_on_ext4_by_threads: Tmpfs to Ext4 by "threads";
-    p2_every_kind_of_entry_arrives_from_ext4_on_xfs_by_the_ring: Ext4 to Xfs by "uring";
-    p2_every_kind_of_entry_arrives_from_ext4_on_xfs_by_threads: Ext4 to Xfs by "threads";
-    p2_every_kind_of_entry_arrives_from_xfs_on_btrfs_by_the_ring: Xfs to Btrfs by "uring";
-    p2_every_kind_of_entry_arrives_from_xfs_on_btrfs_by_threads: Xfs to Btrfs by "threads";
-    p2_every_kind_of_entry_arrives_from_btrfs_on_tmpfs_by_the_ring: Btrfs to Tmpfs by "uring";
-    p2_every_kind_of_entry_arrives_from_btrfs_on_tmpfs_by_threads: Btrfs to Tmpfs by "threads";
+    p2_t18_every_kind_of_entry_arrives_on_tmpfs_by_the_ring: Tmpfs to Tmpfs by "uring";
+    p2_t18_every_kind_of_entry_arrives_on_tmpfs_by_threads: Tmpfs to Tmpfs by "threads";
+    p2_t18_every_kind_of_entry_arrives_on_ext4_by_the_ring: Ext4 to Ext4 by "uring";
+    p2_t18_every_kind_of_entry_arrives_on_ext4_by_threads: Ext4 to Ext4 by "threads";
+    p2_t18_every_kind_of_entry_arrives_on_xfs_by_the_ring: Xfs to Xfs by "uring";
+    p2_t18_every_kind_of_entry_arrives_on_xfs_by_threads: Xfs to Xfs by "threads";
+    p2_t18_every_kind_of_entry_arrives_on_btrfs_by_the_ring: Btrfs to Btrfs by "uring";
+    p2_t18_every_kind_of_entry_arrives_on_btrfs_by_threads: Btrfs to Btrfs by "threads";
+    p2_t18_every_kind_of_entry_arrives_from_tmpfs_on_ext4_by_the_ring: Tmpfs to Ext4 by "uring";
+    p2_t18_every_kind_of_entry_arrives_from_tmpfs_on_ext4_by_threads: Tmpfs to Ext4 by "threads";
+    p2_t18_every_kind_of_entry_arrives_from_ext4_on_xfs_by_the_ring: Ext4 to Xfs by "uring";
+    p2_t18_every_kind_of_entry_arrives_from_ext4_on_xfs_by_threads: Ext4 to Xfs by "threads";
+    p2_t18_every_kind_of_entry_arrives_from_xfs_on_btrfs_by_the_ring: Xfs to Btrfs by "uring";
+    p2_t18_every_kind_of_entry_arrives_from_xfs_on_btrfs_by_threads: Xfs to Btrfs by "threads";
+    p2_t18_every_kind_of_entry_arrives_from_btrfs_on_tmpfs_by_the_ring: Btrfs to Tmpfs by "uring";
+    p2_t18_every_kind_of_entry_arrives_from_btrfs_on_tmpfs_by_threads: Btrfs to Tmpfs by "threads";
 }
 
 /// A memory file system with a source of small files, and where its copy goes.

@@ -29,17 +29,17 @@ fn a_deep_tree_arrives(kind: FsType, levels: usize, name_len: usize) {
 }
 
 #[test]
-fn p6_sixty_levels_of_hundred_character_names_arrive_on_tmpfs() {
+fn p6_t14_sixty_levels_of_hundred_character_names_arrive_on_tmpfs() {
     a_deep_tree_arrives(FsType::Tmpfs, 60, 100);
 }
 
 #[test]
-fn p6_sixty_levels_of_hundred_character_names_arrive_on_ext4() {
+fn p6_t14_sixty_levels_of_hundred_character_names_arrive_on_ext4() {
     a_deep_tree_arrives(FsType::Ext4, 60, 100);
 }
 
 #[test]
-fn p6_five_thousand_levels_arrive() {
+fn p6_t14_five_thousand_levels_arrive() {
     a_deep_tree_arrives(FsType::Tmpfs, 5000, 3);
 }
 
@@ -52,7 +52,7 @@ fn assert_no_control_bytes(what: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn names_of_every_byte_arrive_and_never_reach_a_terminal_raw() {
+fn t14_names_of_every_byte_arrive_and_never_reach_a_terminal_raw() {
     let volume = volume(FsType::Tmpfs, 512);
     let source = volume.directory("source");
     trees::every_kind(&source, &Kinds::common());
@@ -79,7 +79,7 @@ fn promptly(command: Copyd) -> Run {
 }
 
 #[test]
-fn p7_a_fifo_or_a_device_is_never_opened_on_either_side() {
+fn p7_t18_a_fifo_or_a_device_is_never_opened_on_either_side() {
     let volume = volume(FsType::Tmpfs, 64);
     let (source, destination) = (volume.directory("source"), volume.path().join("destination"));
     let state = volume.directory("state");
@@ -109,7 +109,7 @@ fn p7_a_fifo_or_a_device_is_never_opened_on_either_side() {
 }
 
 #[test]
-fn p6_a_symbolic_link_in_the_way_is_replaced_and_never_followed() {
+fn p6_t16_a_symbolic_link_in_the_way_is_replaced_and_never_followed() {
     let volume = volume(FsType::Tmpfs, 64);
     let canary = Canary::plant(volume.path());
     let (source, destination) = (volume.directory("source"), volume.path().join("destination"));
@@ -166,16 +166,16 @@ fn sparse_image(path: &Path, size: u64, pieces: u64) {
 }
 
 #[test]
-fn a_tebibyte_of_holes_takes_seconds_on_tmpfs() {
+fn t20_a_tebibyte_of_holes_takes_seconds_on_tmpfs() {
     a_tebibyte_of_holes_takes_seconds(FsType::Tmpfs);
 }
 
 #[test]
-fn a_tebibyte_of_holes_takes_seconds_on_ext4() {
+fn t20_a_tebibyte_of_holes_takes_seconds_on_ext4() {
     a_tebibyte_of_holes_takes_seconds(FsType::Ext4);
 }
 
 #[test]
-fn a_tebibyte_of_holes_takes_seconds_on_xfs() {
+fn t20_a_tebibyte_of_holes_takes_seconds_on_xfs() {
     a_tebibyte_of_holes_takes_seconds(FsType::Xfs);
 }

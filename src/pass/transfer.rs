@@ -253,6 +253,11 @@ impl Run<'_> {
     fn open_file(&self, item: &mut Item, directory: &OwnedFd, worker: usize) -> Result<OpenFile, MoveError> {
         let at_source = |operation| move |e| MoveError::io(Side::Source, operation, e);
         let source = sys::open_read(directory.as_fd(), &item.name, ReadMode::Cached).map_err(at_source("open"))?;
+        // What the scan saw was a file. A FIFO or a device in its place was opened without waiting; it
+        // is not read, which could take from a terminal or move a tape.
+        if !sys::is_file(&source).map_err(at_source("look at what was opened"))? {
+            return Err(MoveError::hot("open what was listed"));
+        }
         if item.attempt > 0 {
             self.look_again(item, &source)?;
         }

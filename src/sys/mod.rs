@@ -23,5 +23,5 @@ pub use inode_flags::{
     set_flags,
 };
 pub use ring::{Ring, Transfer, in_flight};
-pub use stat::{Kind, Stat, Time, stat_at, stat_fd};
+pub use stat::{Kind, Stat, Time, is_file, stat_at, stat_fd};
 pub use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};

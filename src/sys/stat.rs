@@ -137,6 +137,16 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     convert(&rustix::fs::statx(fd, c"", flags, MASK)?)
 }
 
+/// Whether an open descriptor is of a regular file: a type never changes, so no server is asked.
+///
+/// # Errors
+/// Whatever `statx` says.
+pub fn is_file(fd: impl AsFd) -> io::Result<bool> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(fd, c"", flags, StatxFlags::TYPE)?;
+    Ok(Kind::from_mode(u32::from(found.stx_mode)) == Some(Kind::File))
+}
+
 /// `statx` of a single name below a held directory; never follows, never triggers an automount.
 ///
 /// # Errors

@@ -79,6 +79,8 @@ pub enum Fault {
     Claims(u64),
     /// A name is that of this inode, which the kernel knows already.
     Becomes(u64),
+    /// A listing holds this name besides.
+    Lists(&'static str),
     /// A listing goes on without end, with names that it makes up.
     NeverEnds,
     /// No answer until [`Plan::release`]; then it is carried out.

@@ -343,6 +343,11 @@ impl Filesystem for Faulty {
             if offset == 0 {
                 tree.list(&handle)?;
             }
+            if let Some(Fault::Lists(name)) = fault
+                && offset == 0
+            {
+                handle.add(name);
+            }
             Ok((handle, fault == Some(Fault::NeverEnds)))
         };
         self.serve(call(Kind::Readdir, inode), reply, work, move |mut reply, (handle, without_end)| {

@@ -48,6 +48,14 @@ pub struct Change {
     pub mtime: Option<TimeOrNow>,
 }
 
+impl Handle {
+    /// One more name of a file that is not there.
+    pub fn add(&self, name: &str) {
+        let listed = Listed { inode: u64::MAX / 2, kind: FileType::RegularFile, name: name.into() };
+        locked(&self.names).push(listed);
+    }
+}
+
 pub struct Tree {
     root_inode: u64,
     nodes: Mutex<HashMap<u64, Node>>,
