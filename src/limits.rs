@@ -334,3 +334,7 @@ pub const COMPARE_HANDLES: usize = 4096;
 /// Levels of directories that a worker keeps open on the way to the entries of a manifest. Deeper
 /// ones are opened level by level for each directory anew.
 pub const CHAIN_HANDLES: usize = 64;
+
+/// Milliseconds that one thread has to take a signal and give its rights up. It needs microseconds; one
+/// that is stuck in the kernel must not keep the run from its start.
+pub const NARROWING_MS: u64 = 2000;

@@ -187,6 +187,8 @@ pub fn options(source: &Path, destination: &Path, state_dir: &Path) -> Options {
         strict: false,
         manifest: None,
         manifest_holes: false,
+        // A bench runs many times in one process.
+        confine: false,
     }
 }
 

@@ -152,7 +152,7 @@ impl Run<'_> {
     fn source_is_the_same(&self) -> bool {
         let start = &self.roots.source_stat;
         let same = |stat: sys::Stat| (stat.dev, stat.ino) == (start.dev, start.ino);
-        let by_path = sys::open_root(&self.options.source).and_then(|fd| sys::stat_fd(&fd));
+        let by_path = sys::hold_root(&self.options.source).and_then(|fd| sys::stat_fd(&fd));
         sys::stat_fd(&self.roots.source).is_ok_and(same) && by_path.is_ok_and(same)
     }
 

@@ -5,10 +5,11 @@
 //! be done, [`transfer`] makes it whole in a temporary, [`batch`] makes a thousand of those durable,
 //! [`publish`] reads them back and gives them their names, [`relink`] adds the other names of an
 //! inode, [`extras`] and [`delete`] find and remove what the source no longer has, and [`workers`] finishes directories.
-//! What is deleted or replaced can be kept in the [`trash`]. Where an immutable flag at the destination is in the way of one of these, [`lift`] takes it away.
+//! What is deleted or replaced can be kept in the [`trash`]. What a process may do while it does all that is in [`confine`]. Where an immutable flag at the destination is in the way of one of these, [`lift`] takes it away.
 
 mod again;
 mod batch;
+mod confine;
 mod decide;
 mod delete;
 mod digests;
@@ -39,6 +40,7 @@ mod workers;
 
 use std::sync::Arc;
 
+pub use confine::{Confined, Confinement, confine};
 pub use options::{
     BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions,
 };

@@ -155,6 +155,8 @@ pub struct Options {
     pub strict: bool,
     pub manifest: Option<PathBuf>,
     pub manifest_holes: bool,
+    /// The process has no other work: it gives up what this run does not need, for good.
+    pub confine: bool,
 }
 
 /// The options that would change what an unfinished job makes, each with its canonical text: a
@@ -187,6 +189,8 @@ pub struct VerifyOptions {
     pub manifest_holes: bool,
     /// Leave out the comparison of classes the caller has accepted as lost.
     pub accept_loss: Vec<LossClass>,
+    /// As [`Options::confine`].
+    pub confine: bool,
 }
 
 /// A `verify` of one tree against a manifest.
@@ -197,4 +201,6 @@ pub struct ManifestOptions {
     pub items: bool,
     pub jobs: Option<usize>,
     pub bytes_per_second: Option<u64>,
+    /// As [`Options::confine`].
+    pub confine: bool,
 }

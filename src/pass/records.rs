@@ -169,6 +169,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 struct State {
     open: Batch,
     spilled: Option<Spill>,
+    /// The file for the first run that spills.
+    prepared: Option<io::Result<File>>,
     /// How many names each inode with several has brought.
     names: HashMap<Inode, u64>,
     /// Records that came.
@@ -197,6 +199,15 @@ impl Default for Records {
 impl Records {
     fn with_room(room: usize) -> Self {
         Self { state: Mutex::default(), room, spare: false }
+    }
+
+    /// Records whose file is open already, for a run that will not be able to open one. Whether that
+    /// worked is seen when the file is needed.
+    #[must_use]
+    pub fn prepared() -> Self {
+        let records = Self::default();
+        lock(&records.state).prepared = Some(unnamed());
+        records
     }
 
     /// Records of a job whose catalog knows its entries from earlier runs.
@@ -237,8 +248,8 @@ impl Records {
             return Ok(());
         }
         if full {
-            let State { open, spilled, .. } = &mut *state;
-            spill(open, spilled).map_err(unspillable)?;
+            let State { open, spilled, prepared, .. } = &mut *state;
+            spill(open, spilled, prepared.take()).map_err(unspillable)?;
         }
         let open = &mut state.open;
         // The room and one batch stay far below 4 GiB; what would not is in a run of its own.
@@ -274,7 +285,7 @@ impl Records {
             sort(&mut open);
             return open.starts.iter().try_for_each(|start| visit(record_at(&open.bytes, *start)));
         }
-        spill(&mut open, &mut spilled).map_err(unspillable)?;
+        spill(&mut open, &mut spilled, None).map_err(unspillable)?;
         drop(open);
         spilled.map_or(Ok(()), |spilled| spilled.merge(&mut visit))
     }
@@ -304,9 +315,9 @@ struct Spill {
     ends: Vec<u64>,
 }
 
-fn spill(open: &mut Batch, spilled: &mut Option<Spill>) -> io::Result<()> {
+fn spill(open: &mut Batch, spilled: &mut Option<Spill>, prepared: Option<io::Result<File>>) -> io::Result<()> {
     if spilled.is_none() {
-        *spilled = Some(Spill { file: Arc::new(unnamed()?), ends: Vec::new() });
+        *spilled = Some(Spill { file: Arc::new(prepared.unwrap_or_else(unnamed)?), ends: Vec::new() });
     }
     let Some(to) = spilled else { return Ok(()) };
     sort(open);

@@ -13,6 +13,8 @@ use crate::error::{EntryError, Error, ExitCode, Side};
 use crate::fidelity::LossClass;
 use crate::tree::plan::Change;
 
+use super::confine::Confined;
+
 /// One counter that many threads add to and one reads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -103,6 +105,8 @@ pub enum Event<'a> {
         source: &'a std::path::Path,
         destination: &'a std::path::Path,
     },
+    /// What this process has given up, and what it kept.
+    Confined(&'a Confined),
     /// How blocks are moved and how read-back gets past the cache, with the probe's finding in words.
     Backend {
         backend: &'static str,

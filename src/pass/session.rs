@@ -16,6 +16,7 @@ use crate::tree::listing::Names;
 use crate::tree::node::{Handles, Node};
 
 use super::batch::Durability;
+use super::confine::{Confinement, confine};
 use super::directory::{Directory, Standing, Work};
 use super::journal::Journal;
 use super::records::Records;
@@ -43,6 +44,9 @@ struct Session<'a> {
     source_has_trash: bool,
     /// A dry run's own state, removed at its end.
     scratch: Option<Scratch>,
+    /// Cores that this process may use, as was found before it was confined: the group's share of them
+    /// is told by a file.
+    cores: usize,
     started: Instant,
 }
 
@@ -74,8 +78,21 @@ pub fn run(
     let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run, progress)?;
     let OpenedJob { job, resumed, source_has_trash, scratch } =
         open_job(options, &roots, progress).inspect_err(|_| roots.unmake(&options.destination))?;
-    let mut session =
-        Session { options, observer, progress, stop, roots, absent, job, resumed, source_has_trash, scratch, started };
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let mut session = Session {
+        options,
+        observer,
+        progress,
+        stop,
+        roots,
+        absent,
+        job,
+        resumed,
+        source_has_trash,
+        scratch,
+        cores,
+        started,
+    };
     observer.event(&Event::Started {
         job: session.job.id(),
         epoch: session.job.epoch(),
@@ -171,7 +188,34 @@ impl Session<'_> {
         }
     }
 
+    /// Gives up what the run does not need: all that it needs is open, or known by its place.
+    fn confine(&self) -> Result<(), Error> {
+        if !self.options.confine {
+            return Ok(());
+        }
+        let writes = !self.options.dry_run;
+        let (source, destination) = (self.roots.source.as_fd(), self.roots.destination.as_fd());
+        let threads = self.options.backend == BackendChoice::Threads
+            || self.options.backend == BackendChoice::Auto && self.roots.durability == Durability::Memory;
+        let scratch = self.scratch.as_ref().map(|scratch| scratch.0.clone());
+        let state = scratch.clone().map_or_else(|| StateDir::resolve(self.options.state_dir.as_deref()), Ok)?;
+        let confined = confine(&Confinement {
+            read: if writes { vec![source] } else { vec![source, destination] },
+            written: writes.then_some(destination),
+            state: Some(state),
+            outputs: self.options.manifest.iter().cloned().collect(),
+            emptied: scratch.and_then(|scratch| scratch.parent().map(std::path::Path::to_owned)),
+            ring: !threads,
+        });
+        self.observer.event(&Event::Confined(&confined));
+        Ok(())
+    }
+
     fn carry(&mut self) -> Result<Summary, Error> {
+        // One pass comes by every entry, so the catalog need not be read again for the digests.
+        let records = if self.resumed { Records::beside_catalog() } else { Records::prepared() };
+        let mut records = (!self.options.dry_run).then_some(records);
+        self.confine()?;
         let mut catalog = self.job.catalog()?;
         let catalog_complete = self.job.state() == JobState::Complete;
         if !self.options.dry_run {
@@ -186,9 +230,6 @@ impl Session<'_> {
         let observer = self.observer;
         let losses = LossLog::new(move |class, path, detail| observer.event(&Event::Loss { class, path, detail }));
         let tally = Tally::default();
-        // One pass comes by every entry, so the catalog need not be read again for the digests.
-        let records = if self.resumed { Records::beside_catalog() } else { Records::default() };
-        let mut records = (!self.options.dry_run).then_some(records);
         let outcome =
             self.passes(&catalog, &writer, catalog_complete, &losses, &tally, (records.as_ref(), retry.as_ref()));
         let (engine, passes, over_limit, changed) = match outcome {
@@ -398,7 +439,7 @@ impl Session<'_> {
 
     /// Data threads: one a core where nothing waits, more where flushes and reads do.
     fn workers(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let cores = self.cores;
         self.options.jobs.unwrap_or(match self.roots.durability {
             Durability::Memory => cores,
             Durability::FileSystem => cores * limits::DISK_THREADS_PER_CORE,

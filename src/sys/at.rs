@@ -42,6 +42,15 @@ pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
+/// Holds a directory that the user named without opening it: enough to ask what it is, and allowed
+/// after the process was confined to others.
+///
+/// # Errors
+/// As [`open_root`].
+pub fn hold_root(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// Opens a subdirectory for listing, leaving its access time alone where the caller may.
 ///
 /// # Errors

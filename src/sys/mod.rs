@@ -2,7 +2,9 @@
 
 mod at;
 mod attributes;
+mod bars;
 mod buffers;
+mod confine;
 mod file_system;
 mod inode_flags;
 mod ring;
@@ -10,13 +12,16 @@ mod stat;
 mod xattr;
 
 pub use at::{
-    Extent, ReadMode, create, next_extent, open_directory, open_read, open_root, open_write, sync_file_system,
+    Extent, ReadMode, create, hold_root, next_extent, open_directory, open_read, open_root, open_write,
+    sync_file_system,
 };
 pub use attributes::{
     Answer, EntryRef, available_bytes, file_system_magic, group_id, sees_trusted, set_mode, set_owner, set_times,
     user_id,
 };
+pub use bars::bar_calls;
 pub use buffers::Buffers;
+pub use confine::{Narrowing, Refused, effective_capabilities, landlock_version, narrow_every_thread};
 pub use file_system::file_system_uuid;
 pub use inode_flags::{
     ExtendedFlags, get_extended_flags, get_extended_flags_at, get_flags, set_extended_flags, set_extended_flags_at,

@@ -407,6 +407,7 @@ impl Specification {
             strict: self.strict,
             manifest,
             manifest_holes: self.manifest_holes,
+            confine: true,
         })
     }
 
@@ -431,6 +432,7 @@ impl Specification {
             manifest,
             manifest_holes: self.manifest_holes,
             accept_loss: self.accept_loss.clone(),
+            confine: true,
         })
     }
 
@@ -449,7 +451,7 @@ impl Specification {
             ],
         )?;
         let (jobs, bytes_per_second) = (self.jobs()?, self.limits.bytes_per_s);
-        Ok(ManifestOptions { manifest, directory, items: self.items, jobs, bytes_per_second })
+        Ok(ManifestOptions { manifest, directory, items: self.items, jobs, bytes_per_second, confine: true })
     }
 
     /// What only a copy has a use for, and whether it was said.

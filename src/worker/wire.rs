@@ -17,7 +17,7 @@ use super::escape::{escape, escape_path};
 use super::names::{DestinationName, Name, SourceName};
 use crate::error::{Class, Error, ExitCode, Side};
 use crate::fidelity::LossClass;
-use crate::pass::{Event, Outcome, Summary};
+use crate::pass::{Confined, Event, Outcome, Summary};
 use crate::tree::plan::Action;
 
 /// Version of the lines' form; a new field does not raise it, a changed one does.
@@ -41,6 +41,7 @@ pub enum Report<'a> {
         #[serde(flatten)]
         destination: DestinationName,
     },
+    Confined(Cow<'a, Confined>),
     Backend {
         backend: Text<'a>,
         readback: Text<'a>,
@@ -273,6 +274,7 @@ impl<'a> From<&Event<'a>> for Report<'a> {
                 source: source.as_os_str().as_bytes().into(),
                 destination: destination.as_os_str().as_bytes().into(),
             },
+            Event::Confined(confined) => Self::Confined(Cow::Borrowed(confined)),
             Event::Backend { backend, readback, jobs, reason } => {
                 Self::Backend { backend: backend.into(), readback: readback.into(), jobs, reason: reason.into() }
             }

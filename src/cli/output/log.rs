@@ -104,6 +104,13 @@ pub fn event(report: &Report<'_>) {
         Report::Backend { backend, readback, jobs, reason } => {
             info!(%backend, %readback, jobs, reason = %text(reason), "backend");
         }
+        Report::Confined(confined) => {
+            let capabilities = confined.capabilities.join(",");
+            info!(landlock = confined.landlock, seccomp = confined.seccomp, %capabilities, "confined");
+            if let Some(shortfall) = confined.shortfall() {
+                warn!("{}", text(&shortfall));
+            }
+        }
         Report::PassStarted { pass } => info!(pass, "pass started"),
         Report::Item { name: path, itemized, .. } => info!(name = %name(path), itemized = %text(itemized), "item"),
         Report::Deleted { name: path, kind } => info!(name = %name(path), kind = %text(kind), "deleted"),

@@ -45,6 +45,11 @@ pub fn line(report: &Report<'_>, detail: Detail) -> Option<Printed> {
             let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
             Some(Printed::Result(format!("backend {backend}, {threads}, read-back {readback}{reason}")))
         }
+        // Silence means that all was given up.
+        Report::Confined(confined) => {
+            let shortfall = confined.shortfall()?;
+            Some(Printed::Note(format!("copyd: {}", escape(shortfall.as_bytes()))))
+        }
         Report::PassStarted { pass } => (detail.verbose > 0).then(|| Printed::Result(format!("pass {pass}"))),
         Report::Item { name, kind, action, itemized } => {
             item(&shown(&name.bytes(), kind), action, itemized, detail).map(Printed::Result)

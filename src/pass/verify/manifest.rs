@@ -25,6 +25,7 @@ use crate::hash::{Digest, DigestKind, HolePolicy, xattr_digest};
 use crate::limits;
 use crate::pass::ManifestOptions;
 use crate::pass::batch::Durability;
+use crate::pass::confine::{Confinement, confine};
 use crate::pass::publish::ReadBack;
 use crate::pass::queue::{Next, Queue};
 use crate::pass::report::{Event, Observer, Opened, Progress, Stop, Summary};
@@ -144,6 +145,10 @@ pub fn run(
     let (source, destination) = (options.manifest.as_path(), options.directory.as_path());
     let job = uuid::Uuid::nil();
     against.judge.event(&Event::Started { job, epoch: 0, kind: "verify", resumed: false, source, destination });
+    if options.confine {
+        let confined = confine(&Confinement { read: vec![against.root.as_fd()], ..Confinement::default() });
+        against.judge.event(&Event::Confined(&confined));
+    }
     against.judge.event(&Event::Backend {
         backend: Backend::Threads.word(),
         readback: against.past_cache.word(),

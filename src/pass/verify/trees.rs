@@ -6,6 +6,7 @@
 //!   └─what one side only has──▶ counted
 //! ```
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use crate::fidelity::{Rules, SideTraits};
 use crate::hash::HolePolicy;
 use crate::limits;
 use crate::pass::VerifyOptions;
+use crate::pass::confine::{Confinement, confine};
 use crate::pass::queue::{Next, Queue};
 use crate::pass::report::{Event, Observer, Opened, Progress, Stop, Summary};
 use crate::pass::session::raise_descriptor_limit;
@@ -93,6 +95,15 @@ pub fn run(
     let (source, destination) = (options.source.as_path(), options.destination.as_path());
     let job = uuid::Uuid::nil();
     trees.judge.event(&Event::Started { job, epoch: 0, kind: "verify", resumed: false, source, destination });
+    if options.confine {
+        let confined = confine(&Confinement {
+            read: vec![trees.roots.source.as_fd(), trees.roots.destination.as_fd()],
+            outputs: options.manifest.iter().cloned().collect(),
+            ring: backend == Backend::Uring,
+            ..Confinement::default()
+        });
+        trees.judge.event(&Event::Confined(&confined));
+    }
     let readback = trees.past_cache.word();
     let jobs = trees.workers;
     trees.judge.event(&Event::Backend { backend: backend.word(), readback, jobs, reason: &reason });
@@ -125,9 +136,8 @@ fn open<'a>(
         let path = if side == Side::Source { &options.source } else { &options.destination };
         setup::root_error(side, path, e)
     };
-    let probe =
-        |side, fd: &std::os::fd::OwnedFd| SideTraits::probe(std::os::fd::AsFd::as_fd(fd)).map_err(|e| at(side, e));
-    let source_magic = sys::file_system_magic(std::os::fd::AsFd::as_fd(&*roots.source));
+    let probe = |side, fd: &std::os::fd::OwnedFd| SideTraits::probe(fd.as_fd()).map_err(|e| at(side, e));
+    let source_magic = sys::file_system_magic(roots.source.as_fd());
     let source_kind = setup::durability(source_magic.map_err(|e| at(Side::Source, e))?);
     let slowest = judge::slower(source_kind, roots.durability);
     Ok(Trees {
@@ -139,7 +149,7 @@ fn open<'a>(
         queue: Queue::default(),
         workers: judge::workers(options.jobs, slowest),
         links: Links::default(),
-        records: Records::default(),
+        records: Records::prepared(),
         seen: options.filter.watch(),
         scans: AtomicU64::new(0),
         roots,
