@@ -226,7 +226,6 @@ impl Handler {
         Ok(Self(before))
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "it is spent")]
     fn restore(self) -> io::Result<()> {
         // SAFETY: what the kernel gave is given back.
         let result = unsafe { libc::sigaction(signal(), &raw const self.0, std::ptr::null_mut()) };

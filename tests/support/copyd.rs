@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, kill_process};
 use serde_json::Value;
 
 /// No run of a test takes longer than this, unless it says so.
@@ -22,7 +22,8 @@ pub struct Copyd {
     state_dir: StateDir,
     timeout: Duration,
     user: Option<u32>,
-    ring_refused: bool,
+    refused: Vec<(i64, i32)>,
+    limits: Vec<(Resource, u64)>,
 }
 
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Copyd {
     pub fn new(verb: &str) -> Self {
         let state = tempfile::Builder::new().prefix("copyd-state-").tempdir_in("/tmp").expect("/tmp takes a directory");
         let (arguments, state_dir) = (vec![verb.into()], StateDir::Private(state));
-        Self { arguments, state_dir, timeout: TIMEOUT, user: None, ring_refused: false }
+        Self { arguments, state_dir, timeout: TIMEOUT, user: None, refused: Vec::new(), limits: Vec::new() }
     }
 
     /// `copyd migrate --json SRC DST`.
@@ -77,8 +78,19 @@ impl Copyd {
     }
 
     /// Runs where the kernel refuses io_uring, as in many containers.
-    pub const fn ring_refused(mut self) -> Self {
-        self.ring_refused = true;
+    pub fn ring_refused(self) -> Self {
+        self.refused(libc::SYS_io_uring_setup, libc::EPERM)
+    }
+
+    /// Runs where the kernel answers this system call with an error.
+    pub fn refused(mut self, call: i64, error: i32) -> Self {
+        self.refused.push((call, error));
+        self
+    }
+
+    /// Runs with at most so much of a resource.
+    pub fn limit(mut self, resource: Resource, value: u64) -> Self {
+        self.limits.push((resource, value));
         self
     }
 
@@ -112,8 +124,11 @@ impl Copyd {
         if let Some(id) = self.user {
             command.uid(id).gid(id);
         }
-        if self.ring_refused {
-            super::raw::refuse_ring(&mut command);
+        for (resource, value) in &self.limits {
+            super::raw::limit(&mut command, *resource, *value);
+        }
+        for (call, error) in &self.refused {
+            super::raw::refuse(&mut command, *call, *error);
         }
         let started = Instant::now();
         let mut child = command.spawn().expect("the built binary starts");

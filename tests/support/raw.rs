@@ -1,12 +1,12 @@
-//! What no safe crate offers: an inode's project id, its flags by name, a mount namespace of one's own, and a kernel
-//! that refuses io_uring.
+//! What no safe crate offers: an inode's project id, its flags by name, a mount namespace of one's own, limits, and a
+//! kernel that refuses a call.
 //!
 //! The library keeps its unsafe blocks in `src/sys/`; its judge may not use them, so these few
 //! stand here.
 
 #![allow(
     unsafe_code,
-    reason = "FS_IOC_FS[GS]ETXATTR, file_setattr, unshare(CLONE_NEWNS) and seccomp have no safe wrapper"
+    reason = "FS_IOC_FS[GS]ETXATTR, file_setattr, unshare(CLONE_NEWNS), pre_exec and seccomp have no safe wrapper"
 )]
 
 use std::ffi::CString;
@@ -76,17 +76,37 @@ pub fn unshare_mounts() -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?)
 }
 
-/// Puts a filter on the program to come which answers `io_uring_setup` with `EPERM`, as container
-/// runtimes do. Every other call goes through (seccomp(2), `linux/bpf_common.h`).
-pub fn refuse_ring(command: &mut Command) {
+/// Makes one system call with plain numbers, of which none is the address of anything; `None` where it
+/// succeeds, else its error's number.
+pub fn error_of(call: libc::c_long, arguments: [libc::c_long; 5]) -> Option<i32> {
+    let of = |place: usize| arguments[place];
+    // SAFETY: the kernel checks every address that it is given, and these are none.
+    let answer = unsafe { libc::syscall(call, of(0), of(1), of(2), of(3), of(4)) };
+    (answer < 0).then(|| io::Error::last_os_error().raw_os_error().unwrap_or_default())
+}
+
+/// Puts a limit on the program to come: at most `value` of a resource, for it and all that it starts.
+pub fn limit(command: &mut Command, resource: rustix::process::Resource, value: u64) {
+    let set = move || {
+        let limit = rustix::process::Rlimit { current: Some(value), maximum: Some(value) };
+        Ok(rustix::process::setrlimit(resource, limit)?)
+    };
+    // SAFETY: between fork and exec it makes one system call, and neither allocates nor locks.
+    unsafe { command.pre_exec(set) };
+}
+
+/// Puts a filter on the program to come which refuses one system call with an error of this number, as
+/// container runtimes and old kernels do. Every other call goes through (seccomp(2),
+/// `linux/bpf_common.h`).
+pub fn refuse(command: &mut Command, call: libc::c_long, error: i32) {
     let instruction = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
         code: u16::try_from(code).expect("an opcode has 16 bits"),
         jt,
         jf,
         k,
     };
-    let number = u32::try_from(libc::SYS_io_uring_setup).expect("call numbers are small");
-    let refusal = libc::SECCOMP_RET_ERRNO | u32::try_from(libc::EPERM).expect("error numbers are positive");
+    let number = u32::try_from(call).expect("call numbers are small");
+    let refusal = libc::SECCOMP_RET_ERRNO | u32::try_from(error).expect("error numbers are positive");
     let filter = [
         // The call's number is the first field of `struct seccomp_data`.
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
