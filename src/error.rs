@@ -229,6 +229,9 @@ pub enum Error {
     /// The process that did the work is not there any more, or never was.
     #[error("{what}")]
     Worker { what: String, remedy: &'static str },
+    /// The machine, or a limit, gives no more of something that the run can't do without.
+    #[error("{what}")]
+    Resources { what: &'static str, source: io::Error },
     /// A defect of copyd.
     #[error("internal error: {what}")]
     Internal { what: String },
@@ -248,6 +251,9 @@ impl Error {
             Self::Timeout { .. } => {
                 "check that both file systems answer (ls, df), then run the same command again: it resumes"
             }
+            Self::Resources { .. } => {
+                "raise the limit (ulimit -n, -u, -v; that of the service or the container), or lower --jobs"
+            }
             Self::Internal { .. } => "please report it with the log; the destination holds only whole files",
         }
     }
@@ -257,7 +263,7 @@ impl Error {
     pub const fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage { .. } => ExitCode::Usage,
-            Self::Root { .. } | Self::State { .. } | Self::Output { .. } => ExitCode::Root,
+            Self::Root { .. } | Self::State { .. } | Self::Output { .. } | Self::Resources { .. } => ExitCode::Root,
             Self::Guard { .. } => ExitCode::Guard,
             Self::DeletionLimit { .. } => ExitCode::DeletionLimit,
             Self::Timeout { .. } => ExitCode::Timeout,

@@ -338,3 +338,14 @@ pub const CHAIN_HANDLES: usize = 64;
 /// Milliseconds that one thread has to take a signal and give its rights up. It needs microseconds; one
 /// that is stuck in the kernel must not keep the run from its start.
 pub const NARROWING_MS: u64 = 2000;
+
+/// Files that a run holds open besides its data threads' and its directories: the roots, streams, log,
+/// signals, the list of jobs and the catalog's writer with three each, locks.
+pub const DESCRIPTORS_OF_A_RUN: usize = 24;
+
+/// Files that one data thread holds open at a time without a ring: its catalog's reader, a listing, a
+/// file on each side, its temporary's directory, one that is read back.
+pub const DESCRIPTORS_OF_A_WORKER: usize = 8;
+
+/// Directories that may be open however few files may be: a parent and its child on both sides.
+pub const DIRECTORIES_OPEN_MIN: usize = 4;

@@ -44,9 +44,9 @@ impl Watch {
     /// Starts to watch SIGINT, SIGTERM and SIGUSR1.
     ///
     /// # Errors
-    /// [`Error::Internal`] where handlers or the thread can't be installed.
+    /// [`Error::Resources`] where handlers or the thread can't be installed.
     pub fn start(worker: Worker, reporter: Arc<Reporter>) -> Result<Self, Error> {
-        let failed = |e: std::io::Error| Error::Internal { what: format!("can't watch signals: {e}") };
+        let failed = |source| Error::Resources { what: "no thread or descriptor to watch for signals", source };
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
         let handle = signals.handle();
         std::thread::Builder::new()

@@ -67,19 +67,8 @@ impl BlockIo for Threads {
     }
 
     fn submit(&mut self, slot: usize, operation: Operation) -> io::Result<()> {
-        let buffer = self.buffers.slot_mut(slot);
-        let Operation { fd, what, offset, bytes } = operation;
-        let result = loop {
-            let attempt = match what {
-                Transfer::Read => rustix::io::pread(&fd, &mut buffer[..bytes], offset),
-                Transfer::Write { at } => rustix::io::pwrite(&fd, &buffer[at..at + bytes], offset),
-                Transfer::Sync => rustix::fs::fsync(&fd).map(|()| 0),
-            };
-            if attempt != Err(rustix::io::Errno::INTR) {
-                break attempt;
-            }
-        };
-        self.finished.push_back((slot, result.map_err(io::Error::from)));
+        let result = plainly(&operation, self.buffers.slot_mut(slot));
+        self.finished.push_back((slot, result));
         Ok(())
     }
 
@@ -88,17 +77,46 @@ impl BlockIo for Threads {
     }
 }
 
+/// One operation by a plain call.
+fn plainly(operation: &Operation, buffer: &mut [u8]) -> io::Result<usize> {
+    let Operation { fd, what, offset, bytes } = operation;
+    loop {
+        let attempt = match *what {
+            Transfer::Read => rustix::io::pread(fd, &mut buffer[..*bytes], *offset),
+            Transfer::Write { at } => rustix::io::pwrite(fd, &buffer[at..at + bytes], *offset),
+            Transfer::Sync => rustix::fs::fsync(fd).map(|()| 0),
+        };
+        if attempt != Err(rustix::io::Errno::INTR) {
+            return attempt.map_err(io::Error::from);
+        }
+    }
+}
+
 /// A restricted ring with registered buffers.
+///
+/// What would block is carried out by threads that the kernel starts for the ring. Where a limit gives it
+/// none (`RLIMIT_NPROC`, `pids.max`), it cancels such operations one after the other, each after a while.
+/// They are carried out by plain calls then, and from the first one on the ring is used no more.
 #[derive(Debug)]
 pub struct Uring {
     ring: Ring,
+    /// What is in flight, by slot.
+    operations: Vec<Option<Operation>>,
+    /// The ring has no threads.
+    given_up: bool,
+    finished: VecDeque<(usize, io::Result<usize>)>,
 }
 
 impl Uring {
     /// # Errors
     /// As [`Ring::new`].
     pub fn new() -> io::Result<Self> {
-        Ok(Self { ring: Ring::new(limits::RING_SLOTS, limits::BLOCK_BYTES, limits::RING_WORKERS)? })
+        Ok(Self {
+            ring: Ring::new(limits::RING_SLOTS, limits::BLOCK_BYTES, limits::RING_WORKERS)?,
+            operations: (0..limits::RING_SLOTS).map(|_| None).collect(),
+            given_up: false,
+            finished: VecDeque::new(),
+        })
     }
 }
 
@@ -112,10 +130,32 @@ impl BlockIo for Uring {
     }
 
     fn submit(&mut self, slot: usize, operation: Operation) -> io::Result<()> {
-        self.ring.submit(slot, operation.fd, operation.what, operation.offset, operation.bytes)
+        if self.given_up {
+            let result = plainly(&operation, self.ring.buffer(slot));
+            self.finished.push_back((slot, result));
+            return Ok(());
+        }
+        let Operation { what, offset, bytes, .. } = operation;
+        self.ring.submit(slot, Arc::clone(&operation.fd), what, offset, bytes)?;
+        self.operations[slot] = Some(operation);
+        Ok(())
     }
 
     fn complete(&mut self) -> io::Result<(usize, io::Result<usize>)> {
-        self.ring.complete()
+        if let Some(finished) = self.finished.pop_front() {
+            return Ok(finished);
+        }
+        let (slot, result) = self.ring.complete()?;
+        let operation = self.operations[slot].take();
+        match (result, operation) {
+            (Err(e), Some(operation)) if e.raw_os_error() == Some(libc::ECANCELED) => {
+                if !self.given_up {
+                    tracing::warn!("the kernel gives the ring no threads: plain calls serve");
+                }
+                self.given_up = true;
+                Ok((slot, plainly(&operation, self.ring.buffer(slot))))
+            }
+            (result, _) => Ok((slot, result)),
+        }
     }
 }

@@ -115,6 +115,17 @@ pub fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
+/// Files that this process may have open.
+fn descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+/// How many of them the data threads may take together: the rest is for directories.
+const fn for_workers(descriptors: usize) -> usize {
+    (descriptors / 4 * 3).saturating_sub(limits::DESCRIPTORS_OF_A_RUN)
+}
+
 /// A job as a run finds or makes it.
 struct OpenedJob {
     job: Job,
@@ -440,10 +451,23 @@ impl Session<'_> {
     /// Data threads: one a core where nothing waits, more where flushes and reads do.
     fn workers(&self) -> usize {
         let cores = self.cores;
-        self.options.jobs.unwrap_or(match self.roots.durability {
+        let wanted = self.options.jobs.unwrap_or(match self.roots.durability {
             Durability::Memory => cores,
             Durability::FileSystem => cores * limits::DISK_THREADS_PER_CORE,
             Durability::EachFile => cores * limits::SERVER_THREADS_PER_CORE,
+        });
+        let most = for_workers(descriptors()) / limits::DESCRIPTORS_OF_A_WORKER;
+        wanted.min(most.max(1))
+    }
+
+    /// Why a ring in each data thread would need more open files than there may be.
+    fn rings_too_many(&self) -> Option<String> {
+        let each = limits::DESCRIPTORS_OF_A_WORKER + 2 * limits::RING_SLOTS;
+        let (limit, needed) = (descriptors(), self.workers() * each);
+        (for_workers(limit) < needed).then(|| {
+            format!(
+                "io_uring would hold {needed} files open, and the limit is {limit} (ulimit -n): plain threads serve"
+            )
         })
     }
 
@@ -453,6 +477,7 @@ impl Session<'_> {
         let last = self.job.last_summary().map(|text| text.contains("\"uring\""));
         Ok(match self.options.backend {
             BackendChoice::Threads => engine(Backend::Threads, "as asked".into()),
+            _ if self.rings_too_many().is_some() => engine(Backend::Threads, self.rings_too_many().unwrap_or_default()),
             BackendChoice::Uring => match probe::refused() {
                 None => engine(Backend::Uring, "as asked".into()),
                 Some(reason) => engine(Backend::Threads, reason),
@@ -474,9 +499,10 @@ impl Session<'_> {
     }
 
     fn root(&self, run: &Run<'_>) -> Arc<Directory> {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
-        // The rest is for files in flight.
-        let limit = usize::try_from(limit / 2).unwrap_or(usize::MAX);
+        // The rest is for files in flight; and a pair of directories takes two.
+        let limit = descriptors();
+        let workers = limits::DESCRIPTORS_OF_A_RUN + self.workers() * limits::DESCRIPTORS_OF_A_WORKER;
+        let limit = (limit / 2).min(limit.saturating_sub(workers) / 2).max(limits::DIRECTORIES_OPEN_MIN);
         let known = run.catalog.reader().and_then(|reader| reader.get(crate::store::ROOT_PARENT, b"")).ok().flatten();
         let standing = if self.absent { Standing::Absent } else { Standing::Existing };
         let known = known.map(|row| Box::new(row.facts));

@@ -212,6 +212,10 @@ pub struct Run<'a> {
     pub records: Option<&'a Records>,
     /// Only this is looked at, where a run tries again what failed.
     pub retry: Option<&'a Retry>,
+    /// Data threads that the machine did not give.
+    pub workers_missed: AtomicUsize,
+    /// A data thread got no ring.
+    pub ring_missed: AtomicBool,
     /// Directories that grow in the staging area, and how many may.
     pub nurseries: AtomicUsize,
     pub nurseries_most: usize,
@@ -314,6 +318,8 @@ impl<'a> Run<'a> {
             records: parts.records,
             retry: parts.retry,
             nurseries: AtomicUsize::new(0),
+            workers_missed: AtomicUsize::new(0),
+            ring_missed: AtomicBool::new(false),
             nurseries_most: super::nursery::most(descriptors),
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             own_mask: own_mask(),

@@ -39,8 +39,7 @@ impl Run<'_> {
                     .name(format!("data-{worker}"))
                     .spawn_scoped(scope, move || self.work(worker, backend, root));
                 if let Err(e) = spawned {
-                    self.end(Error::Internal { what: format!("no thread: {e}") });
-                    self.queue.close();
+                    self.worker_missed(e);
                 }
             }
         });
@@ -55,8 +54,35 @@ impl Run<'_> {
         }
     }
 
+    /// One data thread less. The others do its work; only without any the run can't go on.
+    fn worker_missed(&self, source: io::Error) {
+        let missed = self.workers_missed.fetch_add(1, Ordering::Relaxed) + 1;
+        if missed == 1 {
+            self.note(
+                "the machine gives fewer threads, or less memory for them, than planned: the others do their work",
+            );
+        }
+        if missed == self.workers {
+            self.end(Error::Resources { what: "no thread, or no memory for one, to move data", source });
+            self.queue.close();
+        }
+    }
+
     fn work_inner(&self, worker: usize, backend: Backend, root: &Arc<Directory>) -> Result<(), Error> {
-        let mut io = open_backend(backend).map_err(|e| Error::Internal { what: format!("no buffers: {e}") })?;
+        let mut io = match open_backend(backend) {
+            Ok((io, None)) => io,
+            Ok((io, Some(error))) => {
+                tracing::warn!(%error, "no ring for a data thread");
+                if !self.ring_missed.swap(true, Ordering::Relaxed) {
+                    self.note("io_uring gave out: plain calls serve where a data thread got no ring");
+                }
+                io
+            }
+            Err(e) => {
+                self.worker_missed(e);
+                return Ok(());
+            }
+        };
         let mut reader = self.catalog.reader()?;
         let mut rows = DirectoryRows::default();
         loop {
@@ -326,13 +352,18 @@ impl Run<'_> {
     }
 }
 
-/// The backend of one worker.
+/// The backend of one worker. Where a ring is refused, because memory or descriptors for the first ones
+/// are not enough for all, plain calls serve, and the refusal is given too.
 ///
 /// # Errors
-/// `ENOMEM`, or what makes a ring impossible.
-pub fn open_backend(backend: Backend) -> io::Result<Box<dyn BlockIo>> {
-    Ok(match backend {
-        Backend::Threads => Box::new(Threads::new()?),
-        Backend::Uring => Box::new(Uring::new()?),
-    })
+/// `ENOMEM`.
+pub fn open_backend(backend: Backend) -> io::Result<(Box<dyn BlockIo>, Option<io::Error>)> {
+    let refused = match backend {
+        Backend::Threads => None,
+        Backend::Uring => match Uring::new() {
+            Ok(ring) => return Ok((Box::new(ring), None)),
+            Err(e) => Some(e),
+        },
+    };
+    Ok((Box::new(Threads::new()?), refused))
 }

@@ -132,7 +132,7 @@ impl Catalog {
     /// the first lives, waits for its transactions and then fails.
     ///
     /// # Errors
-    /// [`Error::State`] when the file can't be opened again, [`Error::Internal`] without a thread.
+    /// [`Error::State`] when the file can't be opened again, [`Error::Resources`] without a thread.
     pub fn writer(&mut self) -> Result<Writer, Error> {
         let connection = match self.opened.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             Some(connection) => connection,

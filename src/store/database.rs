@@ -59,6 +59,9 @@ const MISSING: &str = "is missing: restore it from a backup, or start anew with 
 
 /// The typed error of a failed statement or call on the database at `path`.
 pub(super) fn failure(path: &Path, error: rusqlite::Error) -> Error {
+    if let Some(source) = exhausted(path, error.sqlite_error_code()) {
+        return Error::Resources { what: "no memory or descriptor left for the job's state", source };
+    }
     let what = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "can't be written: there is no room",
         Some(ErrorCode::ReadOnly) => "can't be written: it is read-only",
@@ -80,6 +83,19 @@ pub(super) fn failure(path: &Path, error: rusqlite::Error) -> Error {
         Some(_) => "can't be used",
     };
     Error::State { path: path.to_owned(), what, source: Some(Box::new(error)) }
+}
+
+/// What is short, where that is why `SQLite` failed: it does not tell, so it is tried again.
+fn exhausted(path: &Path, code: Option<ErrorCode>) -> Option<io::Error> {
+    match code? {
+        ErrorCode::OutOfMemory => Some(io::ErrorKind::OutOfMemory.into()),
+        ErrorCode::CannotOpen | ErrorCode::SystemIoFailure => {
+            // A database has three files.
+            let tried: io::Result<Vec<File>> = (0..3).map(|_| File::open(path)).collect();
+            tried.err().filter(|e| matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)))
+        }
+        _ => None,
+    }
 }
 
 /// The error of a database whose contents contradict themselves; `detail` says where.

@@ -108,7 +108,7 @@ impl Writer {
                 let (broken, shared) = (Arc::clone(&broken), Arc::clone(&shared));
                 move || write_all(&shared, connection, &messages, &broken)
             })
-            .map_err(|error| Error::Internal { what: format!("the catalog's writer can't start: {error}") })?;
+            .map_err(|source| Error::Resources { what: "no thread to write the catalog", source })?;
         Ok(Self { queue: Some(queue), thread: Some(thread), broken, shared })
     }
 

@@ -7,6 +7,7 @@ mod buffers;
 mod confine;
 mod file_system;
 mod inode_flags;
+mod memory;
 mod ring;
 mod stat;
 mod xattr;
@@ -27,6 +28,7 @@ pub use inode_flags::{
     ExtendedFlags, get_extended_flags, get_extended_flags_at, get_flags, set_extended_flags, set_extended_flags_at,
     set_flags,
 };
+pub use memory::Memory;
 pub use ring::{Ring, Transfer, in_flight};
 pub use stat::{Kind, Stat, Time, is_file, stat_at, stat_fd};
 pub use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};

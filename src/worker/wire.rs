@@ -413,7 +413,9 @@ impl Failure {
     #[must_use]
     pub fn of(error: &Error) -> Self {
         let first: Option<&(dyn std::error::Error + 'static)> = match error {
-            Error::Root { source: Some(source), .. } | Error::Output { source, .. } => Some(source),
+            Error::Root { source: Some(source), .. }
+            | Error::Output { source, .. }
+            | Error::Resources { source, .. } => Some(source),
             Error::State { source: Some(source), .. } => Some(&**source),
             _ => None,
         };
@@ -439,6 +441,7 @@ const fn class(error: &Error) -> &'static str {
         Error::Timeout { .. } => "timeout",
         Error::Cancelled { .. } => "cancelled",
         Error::Worker { .. } => "worker",
+        Error::Resources { .. } => "resources",
         Error::Internal { .. } => "internal",
     }
 }

@@ -41,7 +41,7 @@ use super::chain::Chain;
 use super::content::{self, PastCache, Progressed, Read, Reading, unchanged};
 use super::judge::{self, Aspects, Judge};
 use super::links::{Claims, inode, shares};
-use super::trees::{refuse_absent, work};
+use super::trees::{no_buffers, refuse_absent, work};
 use super::walk::reserved;
 
 /// First half of the BLAKE3 of a path: two paths of one manifest never share it.
@@ -203,7 +203,7 @@ fn open<'a>(
 
 impl Against<'_> {
     fn work(&self) -> Result<(), Error> {
-        let mut io = Threads::new().map_err(|e| Error::Internal { what: format!("no buffers: {e}") })?;
+        let mut io = Threads::new().map_err(no_buffers)?;
         let mut chain = Chain::new(Arc::clone(&self.root));
         loop {
             if self.judge.halted() {

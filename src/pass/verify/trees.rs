@@ -211,7 +211,7 @@ impl Trees<'_> {
     }
 
     fn work(&self, backend: Backend) -> Result<(), Error> {
-        let mut io = open_backend(backend).map_err(|e| Error::Internal { what: format!("no buffers: {e}") })?;
+        let (mut io, _) = open_backend(backend).map_err(no_buffers)?;
         loop {
             if self.judge.halted() {
                 self.queue.clear_from(lane::BIG);
@@ -285,12 +285,22 @@ pub fn work(
                     failed(e);
                 }
             });
-            if let Err(e) = spawned {
-                failed(Error::Internal { what: format!("no thread: {e}") });
+            match spawned {
+                Ok(_) => {}
+                Err(source) if number == 0 => failed(Error::Resources { what: "no thread to read with", source }),
+                Err(error) => {
+                    tracing::warn!(%error, number, "fewer threads than planned");
+                    break;
+                }
             }
         }
     });
     judge.take_fatal().map_or(Ok(()), Err)
+}
+
+/// A worker has nothing to read into.
+pub fn no_buffers(source: std::io::Error) -> Error {
+    Error::Resources { what: "no memory for a data thread's buffers", source }
 }
 
 /// The digests of the share, and the manifest where one is asked for.
