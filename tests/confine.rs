@@ -149,7 +149,9 @@ fn threads_that_ran_before_are_confined_too() {
         assert_eq!(field("CapEff:"), field("CapPrm:"), "{status}");
     }
     drop(ask);
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
