@@ -15,12 +15,15 @@
 //! throttle      bytes a second
 //! sys           every unsafe block; ring, xattrs by name, ioctls
 //! limits error units   serve all
+//! fuzzing       each parser by itself, for the targets in fuzz/ and for nobody else
 //! ```
 
 pub mod cli;
 pub mod copy;
 pub mod error;
 pub mod fidelity;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash;
 pub mod limits;
 pub mod pass;

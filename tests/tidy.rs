@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, highest first; each uses only what stands below it. As in `src/lib.rs`.
 const LAYERS: &[&[&str]] = &[
-    &["main", "lib"],
+    &["main", "lib", "fuzzing"],
     &["cli"],
     &["worker"],
     &["pass"],

@@ -13,7 +13,7 @@ mod common;
 mod convert;
 mod copy;
 mod hints;
-mod location;
+pub(crate) mod location;
 mod output;
 mod packaging;
 mod panics;

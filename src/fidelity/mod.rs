@@ -21,6 +21,7 @@ mod acl;
 mod apply;
 mod check;
 mod flags;
+pub(crate) mod fuzzing;
 mod idmap;
 mod loss;
 mod traits;

@@ -155,9 +155,7 @@ fn capture_with(
     }
     let mut found = Vec::new();
     let mut bytes_total = 0;
-    for name in names.split_inclusive(|byte| *byte == 0) {
-        // A list that does not end with NUL is a server's lie; the torn name is left out.
-        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+    for name in listed(names) {
         match carry(name.to_bytes()) {
             Carry::No => continue,
             Carry::Integrity => {
@@ -181,6 +179,11 @@ fn capture_with(
     Ok(Xattrs(found))
 }
 
+/// The names of a list. One that does not end with NUL is a server's lie; the torn name is left out.
+pub(super) fn listed(names: &[u8]) -> impl Iterator<Item = &CStr> {
+    names.split_inclusive(|byte| *byte == 0).filter_map(|name| CStr::from_bytes_with_nul(name).ok())
+}
+
 /// Reads one value; false where there is none to carry.
 fn read(entry: EntryRef<'_>, name: &CStr, value: &mut Vec<u8>, losses: &mut Losses) -> Result<bool, EntryOpError> {
     match sys::get_xattr(entry, name, value) {
@@ -199,7 +202,7 @@ fn read(entry: EntryRef<'_>, name: &CStr, value: &mut Vec<u8>, losses: &mut Loss
     }
 }
 
-fn is_only_the_mode(name: &CStr, value: &[u8]) -> bool {
+pub(super) fn is_only_the_mode(name: &CStr, value: &[u8]) -> bool {
     match name.to_bytes() {
         acl::ACCESS => acl::is_minimal(value),
         acl::NFS4 => acl::nfs4_is_minimal(value),

@@ -34,7 +34,7 @@ mod setup;
 mod staging;
 mod state;
 mod transfer;
-mod trash;
+pub(crate) mod trash;
 mod verify;
 mod workers;
 

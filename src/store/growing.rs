@@ -63,7 +63,7 @@ fn columns(source: &Fingerprint, root_dev: u64) -> [i64; 7] {
     ]
 }
 
-fn sum(source: &[i64; 7], chunk: Option<(u64, &[u8])>) -> i64 {
+pub(super) fn sum(source: &[i64; 7], chunk: Option<(u64, &[u8])>) -> i64 {
     let mut hasher = blake3::Hasher::new();
     for number in source {
         hasher.update(&number.to_le_bytes());

@@ -98,7 +98,7 @@ fn from_fsid(fsid: u64, dev: u64) -> Option<[u8; 16]> {
 /// The identity of a network mount: type and source from `mountinfo` (`proc_pid_mountinfo(5)`), and
 /// for NFS the server's file system id from `/proc/fs/nfsfs/volumes` (columns: version, server, port,
 /// device, fsid). `None` for anything whose source does not name a server.
-fn from_mount(mountinfo: &[u8], volumes: &[u8], mount_id: u64, dev: u64) -> Option<[u8; 16]> {
+pub(super) fn from_mount(mountinfo: &[u8], volumes: &[u8], mount_id: u64, dev: u64) -> Option<[u8; 16]> {
     let id = mount_id.to_string();
     let line = mountinfo.split(|byte| *byte == b'\n').find(|line| words(line).next() == Some(id.as_bytes()))?;
     let mut after = words(line).skip_while(|word| *word != b"-").skip(1);

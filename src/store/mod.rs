@@ -8,6 +8,7 @@
 mod catalog;
 mod database;
 mod fence;
+pub(crate) mod fuzzing;
 mod growing;
 mod identity;
 mod jobs;

@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 mod entry;
+pub(crate) mod fuzzing;
 mod line;
 mod reader;
 mod writer;

@@ -99,10 +99,19 @@ impl Reader {
         if self.line.len() > MANIFEST_LINE_BYTES_MAX {
             return Err(Reason::Long);
         }
-        if self.has_entries {
-            return ManifestEntry::parse(&self.line).map(|entry| Item::Entry(Box::new(entry)));
-        }
-        line::parse(&self.line).map(|(path, digest)| Item::Sum { path, digest })
+        if self.has_entries { Item::of_entry(&self.line) } else { Item::of_sum(&self.line) }
+    }
+}
+
+impl Item {
+    /// One line of b3sum's form.
+    pub(super) fn of_sum(text: &[u8]) -> Result<Self, Reason> {
+        line::parse(text).map(|(path, digest)| Self::Sum { path, digest })
+    }
+
+    /// One of the JSON lines.
+    pub(super) fn of_entry(text: &[u8]) -> Result<Self, Reason> {
+        ManifestEntry::parse(text).map(|entry| Self::Entry(Box::new(entry)))
     }
 }
 

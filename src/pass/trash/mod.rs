@@ -17,6 +17,7 @@
 //! restored is what lies in `tree`.
 
 mod expire;
+pub(crate) mod fuzzing;
 mod keep;
 mod name;
 mod record;

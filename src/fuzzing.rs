@@ -1,0 +1,194 @@
+//! The door for fuzzing: one function a parser, from bytes that anybody may have chosen.
+//!
+//! Everything that copyd reads and did not write itself a moment ago comes through one of these: the
+//! command line and the files that it names, a manifest, the state directory, the trash, attributes
+//! that a server shows. Each function parses, and holds the outcome to what its callers rely on; what
+//! it finds is a panic. The targets in `fuzz/` are these functions and nothing else, and a test runs
+//! the checked-in examples through them in every run of the gate. No other code uses this module.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::cli;
+use crate::fidelity::{self, IdMap, LossClass};
+use crate::hash::manifest;
+use crate::limits::SIZE_BYTES_MAX;
+use crate::pass;
+use crate::store;
+use crate::tree::filter::{Descend, Ending, FilesFrom, Filter, Sense, Verdict};
+use crate::units;
+
+/// A parser under a name, which is that of its target and of its directory of examples.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every parser that has a target.
+pub const TARGETS: &[Target] = &[
+    ("attributes", attributes),
+    ("filter", filter),
+    ("id_maps", id_maps),
+    ("location", location),
+    ("manifest", manifest),
+    ("records", records),
+    ("trash", trash),
+    ("units", units),
+];
+
+/// Between the parts of an input that has several: seldom part of a name, and no line end.
+const PART: u8 = 1;
+
+/// The parts of an input; those that it lacks are empty.
+fn parts<const N: usize>(data: &[u8]) -> [&[u8]; N] {
+    let mut parts = data.splitn(N, |byte| *byte == PART);
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// Extended attributes and access control lists.
+///
+/// # Panics
+/// Where a promise of the parser does not hold.
+pub fn attributes(data: &[u8]) {
+    fidelity::fuzzing::attributes(data);
+}
+
+/// Filter rules, a list of files and paths that are held against both: three parts. A leading NUL asks
+/// for entries that end with one.
+///
+/// # Panics
+/// Where a directory that is not entered has something in scope, or a rule's text means another rule
+/// when it is read again.
+pub fn filter(data: &[u8]) {
+    let (ending, data) = match data {
+        [0, rest @ ..] => (Ending::Nul, rest),
+        rest => (Ending::Newline, rest),
+    };
+    let [rules, list, paths] = parts(data);
+    let Ok(builder) = Filter::builder().add_from(Sense::Exclude, rules, ending) else { return };
+    let mut filter = builder.build();
+    if !list.is_empty() {
+        let Ok(list) = FilesFrom::parse(list, ending) else { return };
+        filter = filter.with_files_from(list);
+    }
+    let _ = (filter.canonical(), filter.names_root());
+    assert_eq!(filter.decide(b"", true), Verdict::Keep, "the root is in scope");
+    for path in paths.split(|byte| *byte == b'\n').filter(|path| clean(path)) {
+        let closed = filter.descend(path) == Descend::No;
+        let below = [path, b"/x"].concat();
+        for is_directory in [false, true] {
+            let _ = filter.decide(path, is_directory);
+            let skipped = filter.decide(&below, is_directory) == Verdict::Skip;
+            assert!(!closed || skipped, "{} is in scope, and nobody comes by it", below.escape_ascii());
+        }
+    }
+}
+
+/// Whether the walk could have come by this path.
+fn clean(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').all(|name| !matches!(name, b"" | b"." | b".."))
+}
+
+/// `--usermap`, `--groupmap` and `--chown`: three parts.
+///
+/// # Panics
+/// Where what a map means is not what it means when it is written out and read again.
+pub fn id_maps(data: &[u8]) {
+    let texts = parts::<3>(data).map(std::str::from_utf8);
+    let [Ok(users), Ok(groups), Ok(chown)] = texts else { return };
+    let Ok(map) = IdMap::parse(some(users), some(groups), some(chown)) else { return };
+    let written = map.canonical();
+    let part = |name: &str| written.split(';').find_map(|part| part.strip_prefix(name));
+    let again = IdMap::parse(part("users="), part("groups="), None);
+    assert_eq!(again.ok(), Some(map.clone()), "{written} is the same map");
+    assert_eq!((map.uid(u32::MAX), map.gid(u32::MAX)), (u32::MAX, u32::MAX), "all ones names nobody");
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// SRC and DST, and the escaping of what is said of them.
+///
+/// # Panics
+/// Where a path is taken for another one, or a control byte reaches a terminal.
+pub fn location(data: &[u8]) {
+    match cli::location::local(OsStr::from_bytes(data), "SRC") {
+        Ok(path) => {
+            assert_eq!(path.as_os_str().as_bytes(), data, "a path is taken as it is");
+            assert!(data.starts_with(b"/") || data.starts_with(b"."), "a bare word is no path");
+        }
+        Err(error) => assert!(!error.to_string().contains(char::is_control), "{:?}", error.to_string()),
+    }
+    let shown = crate::worker::escape(data);
+    assert!(!shown.contains(char::is_control), "{shown:?}");
+    assert_eq!(unescaped(&shown), data, "{shown:?} says which bytes it stands for");
+}
+
+/// The bytes that an escaped name stands for: `\#ooo` is one byte, all else is itself.
+fn unescaped(shown: &str) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), shown.as_bytes());
+    while let [first, tail @ ..] = rest {
+        let mark = match rest {
+            [b'\\', b'#', a @ b'0'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', after @ ..] => {
+                let digit = |byte: &u8| u32::from(byte - b'0');
+                u8::try_from(digit(a) * 64 + digit(b) * 8 + digit(c)).ok().map(|byte| (byte, after))
+            }
+            _ => None,
+        };
+        let (byte, after) = mark.unwrap_or((*first, tail));
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes
+}
+
+/// Lines of a manifest, in either form.
+///
+/// # Panics
+/// Where a path leads out of its root, or a line means another entry when it is written again.
+pub fn manifest(data: &[u8]) {
+    manifest::fuzzing::lines(data);
+}
+
+/// What the state directory holds: rows of a catalog, records of large files, and the mounts by which
+/// a root is known. The first byte says which.
+///
+/// # Panics
+/// Where a row means another one when it is written again.
+pub fn records(data: &[u8]) {
+    let [which, data @ ..] = data else { return };
+    match which % 3 {
+        0 => store::fuzzing::row(data),
+        1 => store::fuzzing::growing(data),
+        _ => store::fuzzing::mounts(data),
+    }
+}
+
+/// Names and records of what the trash keeps: the first line is a name.
+///
+/// # Panics
+/// Where a name or a line means another one when it is written again.
+pub fn trash(data: &[u8]) {
+    pass::trash::fuzzing::generation(data);
+}
+
+/// Sizes, rates, durations and classes of loss, as flags take them.
+///
+/// # Panics
+/// Where a value is out of its bounds, or is another one when it is written again.
+pub fn units(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(size) = units::parse_size(text) {
+        assert!(size <= SIZE_BYTES_MAX, "{size} is within the bound");
+        assert_eq!(units::parse_size(&size.to_string()), Ok(size));
+        assert_eq!(units::grouped(size).replace(',', ""), size.to_string());
+    }
+    if let Ok(rate) = units::parse_rate(text) {
+        assert!(rate.is_none_or(|rate| rate <= SIZE_BYTES_MAX && rate > 0), "{rate:?} is within the bound");
+    }
+    if let Ok(time) = units::parse_duration(text) {
+        assert_eq!(units::parse_duration(&format!("{}s", time.as_secs())), Ok(time));
+        let _ = (units::clock(time), units::rate(u64::MAX, time));
+    }
+    if let Ok(class) = text.parse::<LossClass>() {
+        assert_eq!(class.word(), text);
+    }
+}
