@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{EntryError, Error, Side};
-use crate::store::{Batch, Deletion};
+use crate::store::{Batch, Deletion, DirectoryRows};
 use crate::sys;
 use crate::tree::links::{Place, Role};
+use crate::tree::listing::Names;
 use crate::tree::node::lock;
 use crate::tree::plan::Action;
 
@@ -219,8 +220,28 @@ impl Run<'_> {
         Ok(count)
     }
 
+    /// Forgets what an earlier run made in a directory and neither side has any more: the digests speak of
+    /// entries that there are, and what somebody puts under such a name later is not the job's own.
+    pub fn forget_gone(&self, node: &Arc<Directory>, source: &OwnedFd, names: &Names, rows: &DirectoryRows) {
+        if self.options.dry_run {
+            return;
+        }
+        let mut there = names.iter().map(|(name, _)| name.to_bytes()).peekable();
+        for row in rows.iter() {
+            // Both are in the order of names.
+            while there.next_if(|name| *name < row.name).is_some() {}
+            if there.peek() == Some(&row.name) {
+                continue;
+            }
+            let Ok(name) = CString::new(row.name) else { continue };
+            if sys::stat_at(source.as_fd(), &name).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                self.forget(node, &name);
+            }
+        }
+    }
+
     /// The catalog no longer has an entry, nor anything below it.
-    fn forget(&self, node: &Arc<Directory>, name: &CString) {
+    pub fn forget(&self, node: &Arc<Directory>, name: &CString) {
         self.changed.store(true, Ordering::Relaxed);
         let deletion = Deletion { directory: node.payload.id, name: name.to_bytes().to_vec() };
         if let Err(e) = self.writer.send(Batch { deletions: vec![deletion], ..Batch::default() }) {

@@ -88,17 +88,46 @@ impl Run<'_> {
             extras.push(whole());
             return Ok(());
         }
-        let known = if everything { known.or(Some(Facts::new(Kind::Directory))) } else { known };
+        let known = if everything {
+            Some(Facts { kind: Kind::Directory, ..known.unwrap_or(Facts::new(Kind::Directory)) })
+        } else {
+            known
+        };
         let Some(known) = known else { return Ok(()) };
         if known.kind != Kind::Directory {
-            extras.push(whole());
-            return Ok(());
+            return self.extra_leaf(node, name, whole(), extras);
         }
         let Some(own) = self.own_parts(node, name, &known, reader)? else { return Ok(()) };
         if own.is_empty() {
             extras.push(whole());
         } else {
             extras.extend(own);
+        }
+        Ok(())
+    }
+
+    /// The same for an entry that the job made as something else than a directory. A directory that
+    /// stands there by now is somebody else's, with all that is in it.
+    fn extra_leaf(
+        &self,
+        node: &Arc<Directory>,
+        name: &CStr,
+        extra: Extra,
+        extras: &mut Vec<Extra>,
+    ) -> Result<(), Error> {
+        let stands = node.open(Side::Destination).and_then(|fd| sys::stat_at(fd.as_fd(), name));
+        match stands {
+            Ok(stat) if stat.kind != Kind::Directory => extras.push(extra),
+            Ok(_) if self.options.extras == Extras::Guard => {
+                return Err(foreign(&self.options.destination, &node.path_of(name)));
+            }
+            Ok(_) => extras.push(Extra { fate: Fate::Forget, ..extra }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => extras.push(Extra { fate: Fate::Forget, ..extra }),
+            Err(e) => {
+                self.listing_failed.store(true, Ordering::Relaxed);
+                let operation = "look at what is to be deleted";
+                self.fail_entry(EntryError::io(Side::Destination, operation, node.path_of(name), e));
+            }
         }
         Ok(())
     }

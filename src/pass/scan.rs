@@ -356,6 +356,10 @@ impl Run<'_> {
                 Err(e) => self.end(e),
             };
         }
+        if !self.options.dry_run && self.known_row(scanner, &item).is_some_and(|row| row.kind == Kind::Directory) {
+            // The directory that the job made there is gone, with all that was in it.
+            self.forget(&item.node, &item.name);
+        }
         if item.linked() {
             let place = Place { node: Arc::clone(&item.node), name: item.name.clone() };
             if let Role::Follower(leader) = self.links.meet(item.inode(), &place) {
@@ -497,7 +501,11 @@ impl Run<'_> {
             let path = sides.node.path_of(&name);
             self.show_change(&Change { path, kind: Kind::Directory, action, differences: Differences::default() });
         }
-        let known = known.filter(|row| row.kind == Kind::Directory);
+        let mut known = known.filter(|row| row.kind == Kind::Directory);
+        if standing == Standing::Fresh && known.take().is_some() {
+            // What the job made in it is gone with it.
+            self.forget(&sides.node, &name);
+        }
         let id = known.and_then(|row| row.child).unwrap_or_else(|| self.catalog.next_directory_id());
         let nurses = standing == Standing::Fresh && self.nurses(sides);
         let child = sides.node.child(name, Work::new(id, standing, known.map(Box::new), nurses));
@@ -543,6 +551,9 @@ impl Run<'_> {
     /// What the destination has and the source has not.
     fn keep_extras(&self, sides: Sides, scanner: &Scanner<'_>) -> Result<(), Broken> {
         let Some(destination) = sides.destination.as_ref().filter(|_| self.retry.is_none()) else { return Ok(()) };
+        if sides.node.payload.standing == Standing::Existing && !self.halted() {
+            self.forget_gone(&sides.node, &sides.source, &sides.names, scanner.rows);
+        }
         let mut extras = Vec::new();
         for (name, seen) in sides.names.iter() {
             if seen || self.reserved(&sides.node, name) || self.out_of_scope(&sides, name, destination) {

@@ -243,9 +243,7 @@ impl Model<'_> {
             },
             _ => false,
         };
-        let unproved = |path: &&Vec<u8>| {
-            !self.memory.made.contains_key(*path) || self.memory.believed.contains(*path)
-        };
+        let unproved = |path: &&Vec<u8>| !self.memory.made.contains_key(*path) || self.memory.believed.contains(*path);
         found.believed = found.synced.iter().filter(unproved).filter(|path| equal(path)).cloned().collect();
         found
     }
@@ -261,8 +259,7 @@ impl Model<'_> {
             })
             .collect();
         let gone = |path: &[u8]| !over && removed.contains(path);
-        let forgotten =
-            |path: &[u8]| !over && self.forgotten.iter().any(|top| &**top == path || is_below(path, top));
+        let forgotten = |path: &[u8]| !over && self.forgotten.iter().any(|top| &**top == path || is_below(path, top));
         for (path, kind) in &self.memory.made {
             if self.destination.contains_key(path) && !gone(path) && !forgotten(path) {
                 made.entry(path.clone()).or_insert(*kind);

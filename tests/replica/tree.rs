@@ -80,6 +80,11 @@ pub fn parent(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &path[..slash])
 }
 
+/// How many names a path has.
+pub fn depth(path: &[u8]) -> usize {
+    if path.is_empty() { 0 } else { path.split(|byte| *byte == b'/').count() }
+}
+
 /// Whether `path` lies below `directory`.
 pub fn is_below(path: &[u8], directory: &[u8]) -> bool {
     !path.is_empty()
