@@ -236,6 +236,53 @@ fn p4_files_of_others_in_a_directory_that_the_source_lost_are_never_deleted_unas
 }
 
 #[test]
+fn p4_a_directory_of_others_in_the_place_of_a_file_that_the_source_lost_stays() {
+    for filter in [&[][..], &["--exclude", "*.keep"]] {
+        let stage = Stage::new(FsType::Tmpfs);
+        let sync = |flags: &[&str]| stage.sync().args(filter).args(flags);
+        sync(&[]).run().expect(0);
+        fs::remove_file(stage.destination.join("one/file-0")).unwrap();
+        fs::create_dir(stage.destination.join("one/file-0")).unwrap();
+        let theirs = stage.destination.join("one/file-0/theirs.keep");
+        fs::write(&theirs, b"theirs").unwrap();
+        fs::remove_file(stage.source.join("one/file-0")).unwrap();
+        moves_nothing(&sync(&[]), 43, &stage.destination);
+        let run = sync(&["--keep-extra"]).run().expect(0);
+        assert_eq!(run.summary().count("deleted"), 0, "{run}");
+        sync(&["--keep-extra"]).run().expect(0);
+        assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+        let run = sync(&["--delete"]).run().expect(0);
+        assert_eq!(theirs.exists(), !filter.is_empty(), "what the filters leave out stays: {run}");
+    }
+}
+
+#[test]
+fn p4_what_neither_side_has_any_more_is_forgotten() {
+    let stage = Stage::new(FsType::Tmpfs);
+    fs::create_dir(stage.source.join("two/deep")).unwrap();
+    fs::write(stage.source.join("two/deep/file"), b"own").unwrap();
+    stage.sync().run().expect(0);
+    for root in [&stage.source, &stage.destination] {
+        fs::remove_file(root.join("one/file-0")).unwrap();
+        fs::remove_file(root.join("two/deep/file")).unwrap();
+    }
+    // A directory that is made anew holds nothing that the job made before.
+    fs::remove_dir_all(stage.destination.join("two")).unwrap();
+    let run = stage.sync().run().expect(0);
+    let verified = stage.verb("verify").run().expect(0);
+    for digest in ["share_digest", "metadata_digest"] {
+        assert_eq!(run.summary().text(digest), verified.summary().text(digest), "{run}{verified}");
+    }
+    for name in ["one/file-0", "two/deep/file"] {
+        fs::write(stage.destination.join(name), b"theirs").unwrap();
+        moves_nothing(&stage.sync(), 43, &stage.destination);
+        stage.sync().arg("--keep-extra").run().expect(0);
+        assert_eq!(fs::read(stage.destination.join(name)).unwrap(), b"theirs");
+        fs::remove_file(stage.destination.join(name)).unwrap();
+    }
+}
+
+#[test]
 fn p4_a_directory_of_others_in_the_place_of_a_file_is_replaced_only_with_delete() {
     let stage = Stage::new(FsType::Tmpfs);
     stage.sync().run().expect(0);

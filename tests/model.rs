@@ -52,8 +52,8 @@ fn t32_every_run_is_as_a_pure_model_says() {
     assert!(outcomes.runs >= cases, "{outcomes:?}");
     if cases >= 1000 {
         // A model that never comes to an outcome proves nothing of it.
-        let seen = |exit| outcomes.by_exit.get(&exit).copied().unwrap_or_default();
-        let enough = [0, 23, 25, 43].into_iter().all(|exit| seen(exit) > 0);
+        let ended = |exit| outcomes.by_exit.get(&exit).copied().unwrap_or_default();
+        let enough = [0, 23, 25, 43].into_iter().all(|exit| ended(exit) > 0);
         assert!(enough && outcomes.deleted > 0 && outcomes.believed > 0 && outcomes.verified > 0, "{outcomes:?}");
     }
 }

@@ -37,7 +37,7 @@ impl<'a> Source<'a> {
     fn string(&mut self) -> Option<&'a [u8]> {
         let length = self.byte();
         let bytes = self.bytes(usize::from(length / 2));
-        (length % 2 == 0).then_some(bytes)
+        length.is_multiple_of(2).then_some(bytes)
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn growing(data: &[u8]) {
 
 fn fill(connection: &Connection, source: &mut Source<'_>) -> rusqlite::Result<()> {
     connection.execute_batch("DELETE FROM growing; DELETE FROM chunk")?;
-    let honest = source.byte() % 2 == 0;
+    let honest = source.byte().is_multiple_of(2);
     let (ino, directory) = (source.number(), source.number());
     let (temporary, name) = (source.string().unwrap_or_default(), source.string().unwrap_or_default());
     let s: [i64; 7] = std::array::from_fn(|_| source.number());

@@ -180,8 +180,8 @@ fn mtime_of(path: &Path) -> std::io::Result<(i64, i64)> {
     Ok((stat.mtime(), stat.mtime_nsec()))
 }
 
-fn set_mtime(path: &Path, (tv_sec, tv_nsec): (i64, i64)) -> std::io::Result<()> {
-    let time = Timespec { tv_sec, tv_nsec };
+fn set_mtime(path: &Path, mtime: (i64, i64)) -> std::io::Result<()> {
+    let time = Timespec { tv_sec: mtime.0, tv_nsec: mtime.1 };
     let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(Into::into)
 }
