@@ -257,6 +257,51 @@ fn p4_a_directory_of_others_in_the_place_of_a_file_that_the_source_lost_stays() 
 }
 
 #[test]
+fn p4_a_directory_of_the_jobs_own_that_holds_only_what_the_filters_leave_out_stays() {
+    for replaced in [false, true] {
+        let stage = Stage::new(FsType::Tmpfs);
+        fs::create_dir(stage.source.join("three")).unwrap();
+        let command = stage.sync().args(&["--exclude", "*.keep"]);
+        command.run().expect(0);
+        let theirs = stage.destination.join("three/local.keep");
+        fs::write(&theirs, b"excluded").unwrap();
+        fs::remove_dir(stage.source.join("three")).unwrap();
+        if replaced {
+            fs::write(stage.source.join("three"), b"a file now").unwrap();
+        }
+        let run = command.run().expect(if replaced { 23 } else { 0 });
+        assert_eq!(fs::read(&theirs).unwrap(), b"excluded", "{run}");
+        assert_eq!(run.summary().count("deleted"), 0, "{run}");
+    }
+}
+
+#[test]
+fn a_dry_run_forgets_nothing() {
+    let stage = Stage::new(FsType::Tmpfs);
+    stage.sync().run().expect(0);
+    fs::write(stage.destination.join("two/theirs"), b"theirs").unwrap();
+    fs::remove_dir_all(stage.source.join("two")).unwrap();
+    fs::remove_file(stage.source.join("one/file-0")).unwrap();
+    fs::remove_file(stage.destination.join("one/file-0")).unwrap();
+    fs::create_dir_all(stage.destination.join("one/file-0/theirs")).unwrap();
+    fs::write(stage.source.join("one/file-0"), b"one 0\n").unwrap();
+    let keep = || stage.sync().arg("--keep-extra");
+    let planned = moves_nothing(&keep().arg("-n"), 23, &stage.destination);
+    let run = keep().run().expect(23);
+    for field in ["deleted", "failed"] {
+        assert_eq!(planned.summary().count(field), run.summary().count(field), "{planned}{run}");
+    }
+    assert_eq!(run.summary().count("deleted"), 5, "{run}");
+    // Nor does it take anything off the list of what failed, or add to it.
+    fs::remove_dir_all(stage.destination.join("one/file-0")).unwrap();
+    for flags in [&["-n"][..], &["-n", "--retry-failed"]] {
+        keep().args(flags).run().expect(0);
+    }
+    let run = keep().arg("--retry-failed").run().expect(0);
+    assert_eq!(run.summary().count("files_copied"), 1, "{run}");
+}
+
+#[test]
 fn p4_what_neither_side_has_any_more_is_forgotten() {
     let stage = Stage::new(FsType::Tmpfs);
     fs::create_dir(stage.source.join("two/deep")).unwrap();

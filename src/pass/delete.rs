@@ -197,9 +197,7 @@ impl Run<'_> {
             Ok((kind, count)) => {
                 self.progress.deleted.add(count);
                 self.event(&Event::Deleted { path: &path, kind });
-                if !self.options.dry_run {
-                    self.forget(node, name);
-                }
+                self.forget(node, name);
                 true
             }
             Err(e) => {
@@ -223,9 +221,6 @@ impl Run<'_> {
     /// Forgets what an earlier run made in a directory and neither side has any more: the digests speak of
     /// entries that there are, and what somebody puts under such a name later is not the job's own.
     pub fn forget_gone(&self, node: &Arc<Directory>, source: &OwnedFd, names: &Names, rows: &DirectoryRows) {
-        if self.options.dry_run {
-            return;
-        }
         let mut there = names.iter().map(|(name, _)| name.to_bytes()).peekable();
         for row in rows.iter() {
             // Both are in the order of names.
@@ -240,8 +235,11 @@ impl Run<'_> {
         }
     }
 
-    /// The catalog no longer has an entry, nor anything below it.
+    /// The catalog no longer has an entry, nor anything below it. A dry run forgets nothing.
     pub fn forget(&self, node: &Arc<Directory>, name: &CString) {
+        if self.options.dry_run {
+            return;
+        }
         self.changed.store(true, Ordering::Relaxed);
         let deletion = Deletion { directory: node.payload.id, name: name.to_bytes().to_vec() };
         if let Err(e) = self.writer.send(Batch { deletions: vec![deletion], ..Batch::default() }) {

@@ -63,6 +63,14 @@ struct Level {
     own: Vec<Extra>,
 }
 
+/// What may go of a tree that the source does not have.
+enum Own {
+    /// All of it, as one.
+    Whole,
+    /// These parts, which may be none: something in it stays.
+    Parts(Vec<Extra>),
+}
+
 /// Why the walk ended early.
 enum Broken {
     Run(Error),
@@ -97,11 +105,10 @@ impl Run<'_> {
         if known.kind != Kind::Directory {
             return self.extra_leaf(node, name, whole(), extras);
         }
-        let Some(own) = self.own_parts(node, name, &known, reader)? else { return Ok(()) };
-        if own.is_empty() {
-            extras.push(whole());
-        } else {
-            extras.extend(own);
+        match self.own_parts(node, name, &known, reader)? {
+            Some(Own::Whole) => extras.push(whole()),
+            Some(Own::Parts(parts)) => extras.extend(parts),
+            None => {}
         }
         Ok(())
     }
@@ -153,18 +160,18 @@ impl Run<'_> {
                 _ => Ok(false),
             };
         };
-        Ok(self.own_parts(node, name, &known, reader)?.is_some_and(|parts| parts.is_empty()))
+        Ok(matches!(self.own_parts(node, name, &known, reader)?, Some(Own::Whole)))
     }
 
-    /// The parts of the tree at `name` that may go where not all of it may: an empty list means all of
-    /// it. `None` where it could not be looked at, which is reported and bars all deletion.
+    /// What of the tree at `name` may go. `None` where it could not be looked at, which is reported and
+    /// bars all deletion.
     fn own_parts(
         &self,
         node: &Arc<Directory>,
         name: &CStr,
         known: &Facts,
         reader: &CatalogReader,
-    ) -> Result<Option<Vec<Extra>>, Error> {
+    ) -> Result<Option<Own>, Error> {
         match self.walk_own(node, name, known, reader) {
             Ok(own) => Ok(Some(own)),
             Err(Broken::Run(e)) => Err(e),
@@ -182,7 +189,7 @@ impl Run<'_> {
         name: &CStr,
         known: &Facts,
         reader: &CatalogReader,
-    ) -> Result<Vec<Extra>, Broken> {
+    ) -> Result<Own, Broken> {
         let top = self.own_level(node, name.to_owned(), known, reader)?;
         let mut levels: Vec<Level> = top.into_iter().collect();
         while let Some(level) = levels.last_mut() {
@@ -204,7 +211,11 @@ impl Run<'_> {
                 let forget = Extra { within: None, ..within(node, node, name.to_owned(), Fate::Forget) };
                 // Where the filters keep something in it, it stays the job's own.
                 let forget = (self.options.extras != Extras::Guard).then_some(forget);
-                return Ok(if done.mixed { done.own.into_iter().chain(forget).collect() } else { Vec::new() });
+                return Ok(if done.mixed {
+                    Own::Parts(done.own.into_iter().chain(forget).collect())
+                } else {
+                    Own::Whole
+                });
             };
             let name = done.directory.name().to_owned();
             if done.mixed {
@@ -214,7 +225,7 @@ impl Run<'_> {
                 above.own.push(within(node, &above.directory, name, Fate::Remove));
             }
         }
-        Ok(Vec::new())
+        Ok(Own::Whole)
     }
 
     /// Reads a directory on both sides of the question; nothing where it is no directory by now.

@@ -356,7 +356,7 @@ impl Run<'_> {
                 Err(e) => self.end(e),
             };
         }
-        if !self.options.dry_run && self.known_row(scanner, &item).is_some_and(|row| row.kind == Kind::Directory) {
+        if self.known_row(scanner, &item).is_some_and(|row| row.kind == Kind::Directory) {
             // The directory that the job made there is gone, with all that was in it.
             self.forget(&item.node, &item.name);
         }

@@ -235,7 +235,7 @@ impl Session<'_> {
         let writer = catalog.writer()?;
         let retry =
             self.options.retry_failed.then(|| Retry::load(&catalog.reader()?, &self.roots.source)).transpose()?;
-        if retry.is_none() {
+        if retry.is_none() && !self.options.dry_run {
             writer.forget_failures()?;
         }
         let observer = self.observer;
@@ -266,7 +266,7 @@ impl Session<'_> {
             let found = digests::of_job((&catalog, &writer), records, self.options, changed, self.progress)?;
             (summary.share_digest, summary.metadata_digest) = found;
         }
-        if let Some(retry) = retry.filter(|_| summary.exit != ExitCode::Stopped) {
+        if let Some(retry) = retry.filter(|_| summary.exit != ExitCode::Stopped && !self.options.dry_run) {
             writer.settle_failures(retry.settled())?;
         }
         writer.finish()?;

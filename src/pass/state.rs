@@ -467,10 +467,7 @@ impl<'a> Run<'a> {
             retry.fail(&error.path);
         }
         self.event(&Event::EntryFailed(&error));
-        let batch = Batch { failures: vec![Failure::from(&error)], ..Batch::default() };
-        if let Err(e) = self.writer.send(batch) {
-            self.end(e);
-        }
+        self.keep_failure(&error);
         if error.side == Side::Destination && error.class.stops_the_run() {
             self.end(Error::Root {
                 side: Side::Destination,
@@ -483,6 +480,16 @@ impl<'a> Run<'a> {
                 remedy: error.class.remedy(),
                 source: error.source,
             });
+        }
+    }
+
+    /// What failed is tried again by a later run, if that is asked for. A dry run leaves the list alone.
+    fn keep_failure(&self, error: &EntryError) {
+        let batch = Batch { failures: vec![Failure::from(error)], ..Batch::default() };
+        if !self.options.dry_run
+            && let Err(e) = self.writer.send(batch)
+        {
+            self.end(e);
         }
     }
 
