@@ -73,7 +73,8 @@ fn cut_off_and_resumed(signal: Signal, code: Option<i32>, backend: &str) {
     assert_eq!(running.wait().status.code(), code);
 
     let files = |path: &String| fs::metadata(stage.source_backing.join(path)).is_ok_and(|m| m.is_file() && m.len() > 0);
-    let done: BTreeSet<String> = journal_says_done(jobs.path()).into_iter().filter(files).collect();
+    let done: BTreeSet<String> =
+        journal_says_done(jobs.path()).into_iter().map(|done| done.path).filter(files).collect();
     let all: BTreeSet<String> = two_levels(&stage.source_backing).into_iter().filter(files).collect();
     let left: BTreeSet<String> = all.difference(&done).cloned().collect();
     assert!(done.len() > 500 && left.len() > 100, "cut off too late: {} done, {} left", done.len(), left.len());

@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "each test binary compiles this module and uses its own part of it")]
 
 pub mod plan;
+pub mod record;
 mod serve;
 pub mod stage;
 mod tree;

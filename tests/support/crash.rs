@@ -1,10 +1,11 @@
 //! What kills and power cuts are tried on: a tree, a job, a destination, and the looks at them that
 //! hold whatever the moment was.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -14,7 +15,7 @@ use rustix::process::Signal;
 
 use super::Rng;
 use super::copyd::{Copyd, Summary};
-use super::oracle::{Class, Overlook, compare, listed};
+use super::oracle::{Class, Difference, Overlook, compare, listed};
 
 const MIB: usize = 1 << 20;
 /// Files of one batch: the most that a crash may make copyd do again.
@@ -138,19 +139,58 @@ impl Field {
     /// Every entry that the journal calls done stands at the destination and is equal (P3). Gives their
     /// number.
     pub fn assert_done_is_equal(&self, when: &str) -> usize {
-        let mut done = 0;
-        for path in journal_says_done(&self.state) {
-            let (ours, theirs) = (self.source.join(&path), self.destination.join(&path));
-            let Ok(meta) = fs::symlink_metadata(&ours) else { panic!("{when}: {path} is not of the source") };
-            let there = fs::symlink_metadata(&theirs);
-            assert!(there.is_ok(), "{when}: {path} is done, and not at the destination");
+        self.assert_done_holds(None, when)
+    }
+
+    /// As [`Self::assert_done_is_equal`], where an earlier run of the job copied another source: what
+    /// the journal says of that may have been overtaken since, by the new entry and by no other.
+    pub fn assert_done_holds(&self, before: Option<&Before>, when: &str) -> usize {
+        let rows = journal_says_done(&self.state);
+        for row in &rows {
+            let path = &row.path;
+            let (ours, theirs) = (self.source.join(path), self.destination.join(path));
+            let (meta, there) = (fs::symlink_metadata(&ours), fs::symlink_metadata(&theirs));
+            let Some(meta) = meta.as_ref().ok().filter(|meta| row.is_of(meta)) else {
+                let Some(before) = before else { panic!("{when}: {path} is done, and not of the source") };
+                let old = fs::symlink_metadata(before.tree.join(path));
+                assert!(old.is_ok(), "{when}: {path} is done, and of neither source");
+                let stays = meta.is_ok_and(|meta| old.is_ok_and(|old| meta.file_type() == old.file_type()));
+                assert!(!stays || there.is_ok(), "{when}: {path} was done, and is at the destination no more");
+                continue;
+            };
+            let Ok(there) = there else { panic!("{when}: {path} is done, and not at the destination") };
+            assert_eq!(meta.file_type(), there.file_type(), "{when}: {path} is done, and is something else");
             if meta.is_file() {
                 let equal = fs::read(&ours).expect("readable") == fs::read(&theirs).expect("readable");
                 assert!(equal, "{when}: {path} is done, and differs");
             }
-            done += 1;
+            if !meta.is_dir() {
+                let seen = |meta: &fs::Metadata| (meta.mode(), meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec());
+                assert_eq!(seen(meta), seen(&there), "{when}: {path} is done, and its metadata differs");
+            }
         }
-        done
+        rows.len()
+    }
+
+    /// Every final name is the source's entry, or that of the source before it, or absent; absent only
+    /// where one of the two has none of that kind (P1). Where only metadata changed between the two,
+    /// it is set in place, one call after another.
+    pub fn assert_old_or_new(&self, before: &Before, when: &str) {
+        let look = |from: &Path| compare(from, &self.destination, &Overlook::default()).expect("both can be read");
+        let (new, old) = (Findings::of(look(&self.source)), Findings::of(look(&before.tree)));
+        let directory =
+            |path: &[u8]| [&self.source, &before.tree].iter().any(|root| root.join(OsStr::from_bytes(path)).is_dir());
+        let neither = |path: &[u8]| {
+            let differs = new.differs(path) && old.differs(path);
+            let in_place = !before.changed.content(path) && !new.content(path) && !old.content(path);
+            differs && !in_place && !path.starts_with(b".copyd-")
+        };
+        let torn = |path: &[u8]| neither(path) && (!directory(path) || new.content(path) && old.content(path));
+        let lost = |path: &[u8]| new.missing(path) && old.missing(path) && !before.changed.exchanged(path);
+        let mut found: Vec<_> =
+            new.all().chain(old.all()).filter(|d| torn(&d.path) || lost(&d.path)).cloned().collect();
+        found.truncate(40);
+        assert!(found.is_empty(), "{when}: names that are neither old nor new:\n{}", listed(&found, 40));
     }
 
     /// Removes the job and what it copied.
@@ -163,13 +203,129 @@ impl Field {
     }
 }
 
-/// Paths of the entries that the job's catalog calls done; none where no job has come so far.
-pub fn journal_says_done(state: &Path) -> Vec<String> {
-    let Some(catalog) = catalog(state) else { return Vec::new() };
-    let connection = rusqlite::Connection::open(&catalog).expect("the catalog is a database");
-    let mut rows = connection.prepare("SELECT path FROM tree WHERE state <> 'pending'").expect("the view is there");
-    let paths = rows.query_map([], |row| row.get::<_, String>(0)).expect("the view can be read");
-    paths.map(|path| path.expect("names are text here")).filter(|path| !path.is_empty()).collect()
+/// A source as it was when an earlier run of the job copied it.
+#[derive(Debug)]
+pub struct Before {
+    pub tree: PathBuf,
+    /// What is different since.
+    changed: Findings,
+}
+
+impl Before {
+    /// Of a copy of the source as it was, and the source as it is.
+    pub fn new(tree: PathBuf, source: &Path) -> Self {
+        let changed = Findings::of(compare(&tree, source, &Overlook::default()).expect("both can be read"));
+        Self { tree, changed }
+    }
+}
+
+/// The findings of one comparison, by path.
+#[derive(Debug)]
+struct Findings(BTreeMap<Vec<u8>, Vec<Difference>>);
+
+impl Findings {
+    fn of(found: Vec<Difference>) -> Self {
+        let mut by_path: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for difference in found {
+            by_path.entry(difference.path.clone()).or_default().push(difference);
+        }
+        Self(by_path)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Difference> {
+        self.0.values().flatten()
+    }
+
+    fn at(&self, path: &[u8], classes: &[Class]) -> bool {
+        self.0.get(path).is_some_and(|found| found.iter().any(|d| classes.contains(&d.class)))
+    }
+
+    /// What lies below an entry that is only there, or is of another type, is not looked at: it differs.
+    fn below(&self, path: &[u8], classes: &[Class]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        ends.map(|(end, _)| &path[..end]).any(|above| self.at(above, classes))
+    }
+
+    /// There is something, and not what should be. Two names of one inode that are two whole files for
+    /// a time count for nothing, as in [`Field::assert_nothing_torn`].
+    fn differs(&self, path: &[u8]) -> bool {
+        let here = self.0.get(path).is_some_and(|found| {
+            found.iter().any(|d| !matches!(d.class, Class::Missing | Class::LinkBroken | Class::LinkInvented))
+        });
+        here || self.below(path, &[Class::Extra, Class::Type])
+    }
+
+    /// It differs in more than its metadata.
+    fn content(&self, path: &[u8]) -> bool {
+        const CONTENT: [Class; 6] =
+            [Class::Extra, Class::Type, Class::Content, Class::Size, Class::Target, Class::Device];
+        self.at(path, &CONTENT) || self.at(path, &[Class::Missing]) || self.below(path, &[Class::Extra, Class::Type])
+    }
+
+    fn missing(&self, path: &[u8]) -> bool {
+        self.at(path, &[Class::Missing])
+    }
+
+    /// Another type stands there, or nothing, at itself or above it.
+    fn exchanged(&self, path: &[u8]) -> bool {
+        const OTHER: [Class; 3] = [Class::Type, Class::Missing, Class::Extra];
+        self.at(path, &OTHER) || self.below(path, &OTHER)
+    }
+}
+
+/// What the journal says of an entry that it calls done.
+pub struct Done {
+    pub path: String,
+    inode: i64,
+    size: i64,
+    mtime_ns: i64,
+    mode: u32,
+}
+
+impl Done {
+    /// Whether it was the source's entry as it is now that was done.
+    fn is_of(&self, meta: &fs::Metadata) -> bool {
+        let mtime_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+        let same = self.inode == meta.ino().cast_signed() && self.mtime_ns == mtime_ns && self.mode == meta.mode();
+        same && (!meta.is_file() || self.size == meta.size().cast_signed())
+    }
+}
+
+/// The entries that the catalogs of a state directory call done; none where no job has come so far. A
+/// copy is read, because opening a database may already repair it.
+pub fn journal_says_done(state: &Path) -> Vec<Done> {
+    const DONE: &str = "WITH RECURSIVE directory(id, prefix) AS (SELECT 1, '' UNION ALL \
+         SELECT child, prefix || CAST(name AS TEXT) || '/' FROM directory JOIN entry ON dir = id \
+         WHERE child IS NOT NULL) \
+         SELECT prefix || CAST(name AS TEXT), src_ino, size, src_mtime, mode FROM directory JOIN entry ON dir = id \
+         WHERE dst_ino IS NOT NULL";
+    let jobs = fs::read_dir(state.join("jobs")).into_iter().flatten().flatten();
+    // A job that was made and lost before it did anything leaves its directory.
+    let catalogs = jobs.map(|job| job.path().join("catalog.sqlite")).filter(|path| path.exists());
+    let mut found = Vec::new();
+    for catalog in catalogs {
+        let place = tempfile::tempdir_in("/tmp").expect("/tmp takes a directory");
+        let copy = place.path().join("catalog.sqlite");
+        fs::copy(&catalog, &copy).expect("the catalog can be read");
+        let beside = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+        if beside(&catalog).exists() {
+            fs::copy(beside(&catalog), beside(&copy)).expect("its log can be read");
+        }
+        let connection = rusqlite::Connection::open(&copy).expect("the catalog is a database");
+        let mut rows = connection.prepare(DONE).expect("the tables are there");
+        let done = rows.query_map([], |row| {
+            // Names are text here.
+            Ok(Done {
+                path: row.get(0)?,
+                inode: row.get(1)?,
+                size: row.get(2)?,
+                mtime_ns: row.get(3)?,
+                mode: row.get(4)?,
+            })
+        });
+        found.extend(done.expect("the tables can be read").map(|row| row.expect("columns of their types")));
+    }
+    found
 }
 
 /// The catalog of the only job in a state directory.

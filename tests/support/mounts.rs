@@ -113,21 +113,32 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// `mount -t kind -o options what point`, and a look that it really is another file system:
-    /// a test that wrote below an empty mount point would prove nothing about the file system.
     fn new(kind: FsType, what: &Path, options: &str) -> Self {
+        Self::tried(kind, what, options).unwrap_or_else(|refused| panic!("{refused}"))
+    }
+
+    /// `mount -t kind -o options what point`, and a look that it really is another file system:
+    /// a test that wrote below an empty mount point would prove nothing about the file system. The
+    /// error is what mount said.
+    fn tried(kind: FsType, what: &Path, options: &str) -> Result<Self, String> {
         let point = tempfile::Builder::new()
             .prefix("copyd-test-")
             .tempdir_in("/tmp")
             .expect("/tmp takes a directory for the mount point")
             .keep();
         let parent = std::fs::metadata("/tmp").expect("/tmp is there").dev();
+        let mut command = Command::new("mount");
+        let output = command.args(["-t", kind.word(), "-o", options]).arg(what).arg(&point).output();
+        let output = output.unwrap_or_else(|e| panic!("mount can't be run: {e}; install the package mount"));
+        if !output.status.success() {
+            let _ = std::fs::remove_dir(&point);
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{} of {} can't be mounted: {}", kind.word(), what.display(), said.trim()));
+        }
         let mounted = Self { point };
-        let (what, point) = (what.to_string_lossy(), mounted.point.to_string_lossy());
-        tool("mount", "mount", &["-t", kind.word(), "-o", options, what.as_ref(), point.as_ref()]);
-        let device = std::fs::metadata(&mounted.point).expect("the mount point is there").dev();
-        assert_ne!(device, parent, "{} is not mounted at {point}, though mount said so", kind.word());
-        mounted
+        let (device, at) = (std::fs::metadata(&mounted.point).expect("it is there").dev(), mounted.point.display());
+        assert_ne!(device, parent, "{} is not mounted at {at}, though mount said so", kind.word());
+        Ok(mounted)
     }
 }
 
@@ -305,6 +316,16 @@ impl LoopFs {
     pub fn remount(&mut self) {
         self.mounted = None;
         self.mounted = Some(Mounted::new(self.kind, &self.image(), self.options));
+    }
+
+    /// Mounts a copy of its image, while it may still be mounted itself. The error is what mount said.
+    pub fn try_copy(&self, file: PathBuf) -> Result<ImageCopy, String> {
+        // xfs refuses a second file system of one UUID otherwise.
+        let options = if self.kind == FsType::Xfs { format!("{},nouuid", self.options) } else { self.options.into() };
+        // The file goes, too, where it can't be mounted.
+        let mut copy = ImageCopy { mounted: None, file };
+        copy.mounted = Some(Mounted::tried(self.kind, &copy.file, &options)?);
+        Ok(copy)
     }
 
     /// The file below the block device.
