@@ -25,15 +25,17 @@ struct Origin {
     source: PathBuf,
     canary: Canary,
     memory: Tmpfs,
+    /// Slow enough that several flushes come to pass, each with moments before and after it.
+    rate: &'static str,
 }
 
 impl Origin {
-    fn new() -> Self {
+    fn new(per_directory: u64, large_mib: [usize; 2], rate: &'static str) -> Self {
         let memory = Tmpfs::new(256);
         let source = memory.path().join("source");
-        mixed_tree(&source, seed(), 400, [17, 34]);
+        mixed_tree(&source, seed(), per_directory, large_mib);
         let canary = Canary::plant(memory.path());
-        Self { source, canary, memory }
+        Self { source, canary, memory, rate }
     }
 
     fn field(&self, disk: &Path, state: &Path, round: u64) -> Field {
@@ -42,8 +44,7 @@ impl Origin {
             source: self.source.clone(),
             destination,
             state: state.join(format!("state{round}")),
-            // Several flushes come to pass, each with moments before and after it.
-            arguments: vec!["--bwlimit", "128M"],
+            arguments: vec!["--bwlimit", self.rate],
         }
     }
 
@@ -64,7 +65,7 @@ fn micros(duration: Duration) -> u64 {
 
 /// Cuts the power at random moments of as many jobs, and lets each finish.
 fn power_is_cut(kind: FsType, cuts: u64) {
-    let origin = Origin::new();
+    let origin = Origin::new(400, [17, 34], "128M");
     let mut disk = LoopFs::new(kind, 400);
     let mut rng = Rng::new(seed() ^ 3);
     let whole = origin.undisturbed(disk.path());
@@ -93,6 +94,8 @@ fn power_is_cut(kind: FsType, cuts: u64) {
         let lacking = field.assert_nothing_torn(&when);
         field.assert_resumes(lacking, &when);
         field.clear();
+        // Else the next cut gives back what is cleared here, and the disk fills up.
+        File::open(disk.path()).and_then(|root| Ok(rustix::fs::syncfs(root)?)).expect("it is mounted");
     }
     origin.canary.assert_untouched();
     println!(
@@ -121,38 +124,69 @@ fn snapshot(image: &Path, to: &Path) {
     rustix::fs::ioctl_ficlone(&to, &from).expect("xfs clones");
 }
 
+/// One run on an image in `host`, and so many snapshots of it at random moments of a run that takes as
+/// long as the last one.
+fn snapshots_of_a_run(
+    origin: &Origin,
+    host: &Path,
+    run: u64,
+    whole: &mut Duration,
+    moments: u64,
+    rng: &mut Rng,
+) -> Vec<PathBuf> {
+    let image = host.join(format!("image{run}"));
+    File::create_new(&image).and_then(|file| file.set_len(160 << 20)).expect("a sparse image");
+    support::tool("e2fsprogs", "mkfs.ext4", &["-q", "-F", &image.to_string_lossy()]);
+    let disk = ImageCopy::mount(FsType::Ext4, image.clone());
+    let mut moments: Vec<_> = (0..moments).map(|_| Duration::from_micros(rng.below(micros(*whole)))).collect();
+    moments.sort();
+    let running = origin.field(disk.path(), disk.path(), 0).command().spawn();
+    let started = Instant::now();
+    let mut snapshots = Vec::new();
+    for moment in moments {
+        thread::sleep(moment.saturating_sub(started.elapsed()));
+        let at = host.join(format!("snapshot{run}-{}", snapshots.len()));
+        snapshot(&image, &at);
+        snapshots.push(at);
+    }
+    running.wait().expect(0);
+    *whole = started.elapsed();
+    snapshots
+}
+
+/// Lets each snapshot come back, and the run go on. Gives the number of entries called done.
+fn judge(origin: &Origin, snapshots: &[PathBuf]) -> usize {
+    let mut done = 0;
+    for at in snapshots {
+        let when = format!("seed {}, {}", seed(), at.display());
+        let disk = ImageCopy::mount(FsType::Ext4, at.clone());
+        let field = origin.field(disk.path(), disk.path(), 0);
+        done += field.assert_done_is_equal(&when);
+        let lacking = field.assert_nothing_torn(&when);
+        field.assert_resumes(lacking, &when);
+    }
+    done
+}
+
 #[test]
 fn t04_every_state_of_the_disk_on_ext4_in_xfs_is_one_that_a_run_goes_on_from() {
-    let cuts = number("COPYD_T04_CUTS", 10);
-    let origin = Origin::new();
+    let cuts = number("COPYD_T04_CUTS", 50);
+    // Small, because each snapshot is read through three times.
+    let origin = Origin::new(200, [17, 1], "32M");
     let host = LoopFs::new(FsType::Xfs, 1200);
     let mut rng = Rng::new(seed() ^ 4);
+    let mut whole = origin.undisturbed(host.path());
     let (mut done, mut taken, mut run) = (0, 0, 0);
     while taken < cuts {
-        let image = host.path().join(format!("image{run}"));
-        File::create_new(&image).and_then(|file| file.set_len(300 << 20)).expect("a sparse image");
-        support::tool("e2fsprogs", "mkfs.ext4", &["-q", "-F", &image.to_string_lossy()]);
-        let disk = ImageCopy::mount(FsType::Ext4, image.clone());
-        let field = origin.field(disk.path(), disk.path(), 0);
-        let mut running = field.command().spawn();
-        let mut snapshots = Vec::new();
-        while running.runs() && (snapshots.len() as u64) < SNAPSHOTS_PER_RUN.min(cuts - taken) {
-            thread::sleep(Duration::from_millis(rng.below(300)));
-            let at = host.path().join(format!("snapshot{run}-{}", snapshots.len()));
-            snapshot(&image, &at);
-            snapshots.push(at);
-        }
-        running.wait().expect(0);
-        drop(disk);
-        for at in snapshots {
-            let when = format!("seed {}, {}", seed(), at.display());
-            let disk = ImageCopy::mount(FsType::Ext4, at);
-            let field = origin.field(disk.path(), disk.path(), 0);
-            done += field.assert_done_is_equal(&when);
-            let lacking = field.assert_nothing_torn(&when);
-            field.assert_resumes(lacking, &when);
-            taken += 1;
-        }
+        let moments = SNAPSHOTS_PER_RUN.min(cuts - taken);
+        let snapshots = snapshots_of_a_run(&origin, host.path(), run, &mut whole, moments, &mut rng);
+        taken += snapshots.len() as u64;
+        // Threads that are started from here see the same mounts.
+        let (first, second) = snapshots.split_at(snapshots.len() / 2);
+        done += thread::scope(|scope| {
+            let other = scope.spawn(|| judge(&origin, second));
+            judge(&origin, first) + other.join().expect("its half of the snapshots is as good")
+        });
         run += 1;
     }
     origin.canary.assert_untouched();

@@ -21,6 +21,10 @@ use super::Rig;
 use super::plan::{Call, Fault, Kind};
 use crate::support::Rng;
 
+/// A write is recorded in pieces of so many bytes, because the kernel joins what lies side by side to
+/// writes of a MiB, and a disk parts them as it likes.
+const PIECE_BYTES: usize = 32 << 10;
+
 /// What reached an image. Writes keep their bytes, flushes nothing.
 #[derive(Debug)]
 struct Event {
@@ -74,13 +78,12 @@ impl Recording {
         range.filter(|&at| matches!(log[at].what, What::Flush)).collect()
     }
 
-    /// A point of a range at random: every second one beside a flush, where most is at stake, because
-    /// nearly all events are the writes of large data.
+    /// A point of a range at random: every second one right before a flush, where most is at stake.
     pub fn point(&self, range: std::ops::Range<usize>, rng: &mut Rng) -> usize {
         let flushes = self.flushes(range.clone());
         if rng.below(2) == 0 && !flushes.is_empty() {
             let flush = flushes[index(rng, flushes.len())];
-            return (flush + index(rng, 6)).saturating_sub(3).clamp(range.start, range.end);
+            return flush.saturating_sub(index(rng, 3)).max(range.start);
         }
         range.start + index(rng, range.len() + 1)
     }
@@ -142,13 +145,19 @@ fn index(rng: &mut Rng, end: usize) -> usize {
 }
 
 fn record(log: &Mutex<Vec<Event>>, call: &Call<'_>) -> Option<Fault> {
-    let what = match call.kind {
-        Kind::Write => What::Write { offset: call.offset, data: call.data.to_vec() },
-        Kind::Fsync => What::Flush,
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    match call.kind {
+        Kind::Write => {
+            let offsets = (call.offset..).step_by(PIECE_BYTES);
+            log.extend(offsets.zip(call.data.chunks(PIECE_BYTES)).map(|(offset, data)| {
+                let what = What::Write { offset, data: data.to_vec() };
+                Event { image: call.inode, what }
+            }));
+        }
+        Kind::Fsync => log.push(Event { image: call.inode, what: What::Flush }),
         // Discards and zeroing by range: the block layer writes zeros instead, which are recorded.
         Kind::Fallocate => return Some(Fault::Fails(Errno::OPNOTSUPP)),
-        _ => return None,
-    };
-    log.lock().unwrap_or_else(PoisonError::into_inner).push(Event { image: call.inode, what });
+        _ => {}
+    }
     None
 }

@@ -318,13 +318,18 @@ impl LoopFs {
         self.mounted = Some(Mounted::new(self.kind, &self.image(), self.options));
     }
 
-    /// Mounts a copy of its image, while it may still be mounted itself. The error is what mount said.
+    /// Takes it down until [`Self::remount`].
+    pub fn unmount(&mut self) {
+        self.mounted = None;
+    }
+
+    /// Mounts a copy of its image while it is not mounted itself: xfs and btrfs have a file system's
+    /// UUID only once. The error is what mount said.
     pub fn try_copy(&self, file: PathBuf) -> Result<ImageCopy, String> {
-        // xfs refuses a second file system of one UUID otherwise.
-        let options = if self.kind == FsType::Xfs { format!("{},nouuid", self.options) } else { self.options.into() };
+        assert!(self.mounted.is_none(), "unmount the original first");
         // The file goes, too, where it can't be mounted.
         let mut copy = ImageCopy { mounted: None, file };
-        copy.mounted = Some(Mounted::tried(self.kind, &copy.file, &options)?);
+        copy.mounted = Some(Mounted::tried(self.kind, &copy.file, self.options)?);
         Ok(copy)
     }
 
