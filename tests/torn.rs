@@ -87,6 +87,10 @@ impl Lab {
         for volume in iter::once(&mut self.disk).chain(&mut self.state) {
             volume.remount();
         }
+        if let Some(state) = &self.state {
+            // What the journal says is on its disk as early as can be.
+            support::tool("mount", "mount", &["-o".as_ref(), "remount,sync".as_ref(), state.path().as_os_str()]);
+        }
         let start = self.recording.now();
         let field = self.field(self.disk.path(), self.state.as_ref().map(LoopFs::path));
         field.command().run().expect(0);
@@ -120,7 +124,7 @@ impl Lab {
     ) {
         for _ in 0..states {
             let cut = Cut {
-                point: self.recording.point(events.clone(), rng),
+                point: self.recording.point(&self.disk.image(), events.clone(), rng),
                 kept_of_8: [0, 2, 4, 6, 7, 8][usize::try_from(rng.below(6)).expect("small")],
                 torn_of_8: rng.below(3),
                 sector: [512, 4096][usize::try_from(rng.below(2)).expect("small")],
@@ -134,7 +138,10 @@ impl Lab {
                 if self.state.is_some() { "state elsewhere" } else { "state on the same disk" }
             );
             let Some(disk) = self.rebuilt(&self.disk, "cut-disk", &cut, found, rng) else { continue };
-            let state = self.state.as_ref().map(|volume| self.rebuilt(volume, "cut-state", &cut, found, rng));
+            // And all of it is kept, every second time.
+            let kept_of_8 = if rng.below(2) == 0 { 8 } else { cut.kept_of_8 };
+            let its_cut = Cut { kept_of_8, ..cut };
+            let state = self.state.as_ref().map(|volume| self.rebuilt(volume, "cut-state", &its_cut, found, rng));
             if matches!(state, Some(None)) {
                 continue;
             }

@@ -11,6 +11,7 @@
 //! Several images of one rig have one log: a point in it cuts the power of all of them at once.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,15 +73,13 @@ impl Recording {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// The flushes among the events of a range.
-    pub fn flushes(&self, range: std::ops::Range<usize>) -> Vec<usize> {
+    /// A point of a range at random: every second one right before a flush of this image, where most is
+    /// at stake.
+    pub fn point(&self, image: &Path, range: Range<usize>, rng: &mut Rng) -> usize {
+        let image = inode(image);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        range.filter(|&at| matches!(log[at].what, What::Flush)).collect()
-    }
-
-    /// A point of a range at random: every second one right before a flush, where most is at stake.
-    pub fn point(&self, range: std::ops::Range<usize>, rng: &mut Rng) -> usize {
-        let flushes = self.flushes(range.clone());
+        let flush = |at: &usize| log[*at].image == image && matches!(log[*at].what, What::Flush);
+        let flushes: Vec<_> = range.clone().filter(flush).collect();
         if rng.below(2) == 0 && !flushes.is_empty() {
             let flush = flushes[index(rng, flushes.len())];
             return flush.saturating_sub(index(rng, 3)).max(range.start);
@@ -91,7 +90,7 @@ impl Recording {
     /// Makes the image of a rig's file as a power cut could have left it, in an empty file of its size.
     /// Gives the number of unflushed writes, and of those among them that are there whole or torn.
     pub fn rebuild(&self, image: &Path, cut: &Cut, to: &File, rng: &mut Rng) -> (usize, usize) {
-        let image = std::fs::metadata(image).expect("the rig answers").ino();
+        let image = inode(image);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         let ours: Vec<_> = log[..cut.point].iter().filter(|event| event.image == image).collect();
         let flushed = ours.iter().rposition(|event| matches!(event.what, What::Flush)).unwrap_or(0);
@@ -138,6 +137,10 @@ fn write_sectors(
         }
         at = end;
     }
+}
+
+fn inode(image: &Path) -> u64 {
+    std::fs::metadata(image).expect("the rig answers").ino()
 }
 
 fn index(rng: &mut Rng, end: usize) -> usize {
