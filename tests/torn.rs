@@ -101,6 +101,19 @@ impl Lab {
         events
     }
 
+    /// What was recorded is all that changed the disk: with every write of it, it is the same.
+    fn assert_recorded_whole(&self) {
+        let at = self.memory.path().join("whole");
+        let file = File::create_new(&at).and_then(|file| file.set_len(IMAGE_MIB << 20).map(|()| file));
+        let cut = Cut { point: self.recording.now(), kept_of_8: 8, torn_of_8: 0, sector: 512 };
+        self.recording.rebuild(&self.disk.image(), &cut, &file.expect("a fresh name"), &mut Rng::new(0));
+        // Past the rig, and past all caches of it.
+        let backing = self.memory.path().join("backing/disk/image");
+        let same = Command::new("cmp").arg("--silent").args([&backing, &at]).status();
+        assert!(same.is_ok_and(|status| status.success()), "the recording lacks what changed {}", backing.display());
+        fs::remove_file(at).expect("it is ours");
+    }
+
     /// Makes one disk that a cut could have left, and its file system comes back on it.
     fn rebuilt(&self, volume: &LoopFs, name: &str, cut: &Cut, found: &mut Found, rng: &mut Rng) -> Option<ImageCopy> {
         let at = self.memory.path().join(name);
@@ -209,6 +222,7 @@ fn power_is_cut(kind: FsType, states: u64) {
         let mut lab = Lab::new(kind, round);
         let ours = states * (round + 1) / recordings - states * round / recordings;
         let events = lab.run();
+        lab.assert_recorded_whole();
         lab.cut(&events, ours / 2, None, &mut found, &mut rng);
         let aside = lab.memory.path().join("before");
         kept_aside(&lab.source, &aside);

@@ -5,6 +5,9 @@
 //! backing directory shows, past the mount and any cache of it, what really arrived. A
 //! [`RigProcess`] does the same, without a plan, from a process of its own that can be killed.
 //!
+//! A [`record::Recording`] keeps the writes and flushes of images that lie on a rig, and makes the disks
+//! that a power cut could have left.
+//!
 //! Mounts live in the test's mount namespace (`support::mounts`), so nothing is left of them when a
 //! test is killed. A rig that is dropped, also by a panic, aborts its connection and then unmounts:
 //! whoever still waits gets an error instead of waiting for ever.

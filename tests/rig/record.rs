@@ -8,6 +8,9 @@
 //! FSYNC. So a point in the log, a last flush before it and a choice among the writes after it make one
 //! disk of those that could have been.
 //!
+//! A write that the rig took while a flush was on its way counts as flushed; no file system lets one
+//! that matters overtake another. Of two unflushed writes to one sector either may be there.
+//!
 //! Several images of one rig have one log: a point in it cuts the power of all of them at once.
 
 use std::fs::File;
