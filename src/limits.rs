@@ -228,9 +228,10 @@ pub const JOB_LOCK_RETRY: Duration = Duration::from_millis(50);
 /// Between two signs of life of a worker: its supervisor draws the progress line from them.
 pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 
-/// Nothing has moved for so long: the worker looks for who does not answer, and says so. Longer than a
-/// flush of a busy disk usually takes.
-pub const STALL_AFTER: Duration = Duration::from_secs(5);
+/// Nothing has moved for so long: the worker looks for who does not answer, and says so.
+pub const STALL_AFTER: Duration = Duration::from_secs(2);
+/// People are told of it only then: a flush of a busy disk is no news.
+pub const STALL_SHOWN_AFTER_S: u64 = 5;
 /// The same in a run that is to stop, where whoever waits wants to know why it does not.
 pub const STALL_AFTER_STOP: Duration = Duration::from_secs(1);
 /// Between two events of one stall.

@@ -42,7 +42,7 @@ use std::sync::Arc;
 
 pub use confine::{Confined, Confinement, confine};
 pub use options::{
-    BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions,
+    BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions, canonical,
 };
 pub use report::{Counter, Event, Observer, Opened, Outcome, Progress, Stop, Summary};
 pub use trash::{Entry as TrashEntry, Expired, Fate as RestoreFate, RestoreOptions, Restored};

@@ -207,7 +207,9 @@ mod tests {
     fn roots_on_one_mount_are_told_apart_by_their_paths_and_other_descriptors_are_neither() {
         let scratch = tempfile::tempdir().unwrap();
         let paths = ["source", "destination"].map(|name| scratch.path().join(name));
-        paths.iter().for_each(|path| fs::create_dir(path).unwrap());
+        for path in &paths {
+            fs::create_dir(path).unwrap();
+        }
         let (source, destination) = (root(&paths[0]), root(&paths[1]));
         let roots = Roots::of(&Opened { source: Some(&source), destination: &destination });
         let file = |at: &std::path::Path| fs::File::create(at.join("file")).unwrap();

@@ -64,7 +64,8 @@ impl Worker {
         })
     }
 
-    fn attend<W>(&self, commands: impl BufRead + Send + 'static, work: W) -> ExitCode
+    /// Carries `work` out with everything around it.
+    pub fn attend<W>(&self, commands: impl BufRead + Send + 'static, work: W) -> ExitCode
     where
         W: FnOnce(&dyn Observer, &Progress, &Arc<Stop>) -> Result<Summary, Error>,
     {

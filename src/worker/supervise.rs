@@ -360,7 +360,7 @@ impl Shared {
                 let silence = now.saturating_duration_since(seen.heard);
                 let falls_silent = silence >= SILENCE && !seen.clogged && !seen.silent && seen.last_word.is_none();
                 seen.silent |= falls_silent;
-                (seen.due(now, self.timeout), falls_silent.then(|| silence.as_secs()))
+                (seen.due(now, self.timeout), falls_silent.then_some(silence.as_secs()))
             };
             if let Some(s) = silent {
                 let pid = self.pid;

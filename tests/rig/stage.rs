@@ -87,6 +87,16 @@ impl Stage {
         command.args(&["--jobs", "2", "--timeout", "20", "--backend", backend]).state_dir(&self.state).timeout(RUN_MAX)
     }
 
+    /// As [`Self::command`], for a run that may wait for ever.
+    pub fn patient_command(&self, verb: &str, backend: &str) -> Copyd {
+        let command = Copyd::new(verb).arg("--json").arg(self.source.path()).arg(self.destination.path());
+        command.args(&["--jobs", "2", "--backend", backend]).state_dir(&self.state).timeout(RUN_MAX)
+    }
+
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// Makes everything as before the first run: nothing at the destination, no job, no rule.
     pub fn begin_again(&mut self) {
         for directory in [&self.destination_backing, &self.state] {

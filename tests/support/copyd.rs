@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 /// No run of a test takes longer than this, unless it says so.
@@ -120,6 +120,8 @@ impl Copyd {
             command.arg("--state-dir").arg(state);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The worker stays in the group of its supervisor, so that one call reaches both.
+        command.process_group(0);
         command.current_dir("/").env_remove("RUST_LOG").env_remove("STATE_DIRECTORY").env("NO_COLOR", "1");
         if let Some(id) = self.user {
             command.uid(id).gid(id);
@@ -174,8 +176,30 @@ impl Running {
         self.started.elapsed()
     }
 
+    /// What ends or stops a run at once goes to all of it, as from a crash or a machine that stands still; what
+    /// asks for something goes to the supervisor, which answers.
     pub fn signal(&self, signal: Signal) {
+        if [Signal::KILL, Signal::STOP, Signal::CONT].contains(&signal) {
+            kill_process_group(Pid::from_child(&self.child), signal).expect("the group is ours");
+        } else {
+            self.signal_supervisor(signal);
+        }
+    }
+
+    pub fn signal_supervisor(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the child is ours and was not waited for");
+    }
+
+    /// The process that does the work, once there is one.
+    pub fn worker(&self) -> Option<Pid> {
+        let id = self.child.id();
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).ok()?.flatten();
+        let mut children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        children.find_map(|text| Pid::from_raw(text.split_whitespace().next()?.parse().ok()?))
+    }
+
+    pub fn signal_worker(&self, signal: Signal) {
+        kill_process(self.worker().expect("there is a worker"), signal).expect("the worker is there");
     }
 
     /// Waits until `reached`, and panics with all the run said where it ends before.
@@ -219,7 +243,7 @@ impl Running {
     /// Ends it where it runs, and takes what it said.
     fn end(&mut self) -> Run {
         if self.runs() {
-            self.child.kill().expect("the child is ours");
+            self.signal(Signal::KILL);
         }
         let read = |reader: Option<JoinHandle<Vec<u8>>>| {
             reader.map(|r| r.join().expect("the reader ends with the pipe")).unwrap_or_default()
@@ -236,7 +260,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only where it has ended, and was waited for.
+        // Fails only where it has ended, and was waited for; the group may have gone with it.
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -25,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ExitCode};
-use crate::limits::PLAIN_LINE_EVERY;
+use crate::limits::{PLAIN_LINE_EVERY, STALL_SHOWN_AFTER_S};
 use crate::units::grouped;
 use crate::worker::{Failure, Identity, LastWord, Listener, Report, Stall, Standing, Verdict, escape, escape_path};
 use people::Printed;
@@ -204,6 +204,7 @@ impl Reporter {
                 }
                 seen.standing = standing.clone();
             }
+            Report::Stall(stall) if stall.seconds < STALL_SHOWN_AFTER_S => return false,
             Report::Stall(stall) => {
                 let first = seen.stall.is_none();
                 seen.stall = Some(stall.clone());
@@ -254,7 +255,9 @@ impl Listener for Reporter {
         }
         match report {
             Report::EntryFailed { .. } if shown => {
-                people::failure(report).into_iter().for_each(|text| self.console.note(&text));
+                if let Some(text) = people::failure(report) {
+                    self.console.note(&text);
+                }
             }
             Report::Stall(stall) if shown && !self.console.draws() => self.note(&stall.to_string()),
             Report::Progress(_) => self.show_progress(),
