@@ -69,7 +69,7 @@ impl Class {
     /// The class of a system error.
     #[must_use]
     pub fn of(error: &io::Error) -> Self {
-        if error.get_ref().is_some_and(|e| e.is::<TooManyEntries>()) {
+        if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooManyEntries>) {
             return Self::OverLimit;
         }
         match error.raw_os_error() {
