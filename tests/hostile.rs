@@ -211,7 +211,7 @@ fn t17_a_crowd_of_link_groups_stays_together_in_bounded_memory() {
             fs::hard_link(path(number % groups), path(number)).unwrap();
         }
     }
-    let (run, most) = pair.migrate().timeout(Duration::from_mins(60)).spawn().wait_measured();
+    let (run, most) = pair.migrate().timeout(Duration::from_hours(1)).spawn().wait_measured();
     let run = run.expect(0);
     assert_eq!(run.summary().count("links_made"), files - groups, "{run}");
     assert_same(&pair.source, &pair.destination);
@@ -247,7 +247,7 @@ fn t19_a_crowded_directory_is_copied_in_bounded_memory() {
     let crowded = pair.source.join("crowded");
     fs::create_dir(&crowded).unwrap();
     trees::wide(&crowded, usize::try_from(entries).unwrap()).unwrap();
-    let command = pair.migrate().timeout(Duration::from_mins(60));
+    let command = pair.migrate().timeout(Duration::from_hours(1));
     // The second run holds the names of both sides against each other.
     for copied in [entries, 0] {
         let (run, most) = command.spawn().wait_measured();
@@ -303,7 +303,7 @@ fn t20_the_largest_hole(kind: FsType) {
     file.write_all_at(b"at the start", 0).unwrap();
     file.write_all_at(b"in the middle of nowhere", SIZE / 3).unwrap();
     File::create(pair.source.join("nothing")).unwrap().set_len(SIZE).unwrap();
-    let run = pair.migrate().timeout(Duration::from_secs(60)).run().expect(0);
+    let run = pair.migrate().timeout(Duration::from_mins(1)).run().expect(0);
     for name in ["image", "nothing"] {
         let arrived = fs::metadata(pair.destination.join(name)).unwrap();
         assert_eq!(arrived.len(), SIZE, "{run}");
@@ -312,7 +312,7 @@ fn t20_the_largest_hole(kind: FsType) {
     let mut found = [0; 24];
     File::open(pair.destination.join("image")).unwrap().read_exact_at(&mut found, SIZE / 3).unwrap();
     assert_eq!(&found, b"in the middle of nowhere");
-    let verify = Copyd::new("verify").arg(&pair.source).arg(&pair.destination).timeout(Duration::from_secs(60));
+    let verify = Copyd::new("verify").arg(&pair.source).arg(&pair.destination).timeout(Duration::from_mins(1));
     verify.run().expect(0);
     file.write_all_at(b"I", SIZE / 3).unwrap();
     verify.run().expect(40);
@@ -400,7 +400,7 @@ fn t21_a_file_that_grows_without_end_is_hot_and_does_not_keep_the_run() {
     const PASSES: u64 = 3;
     let pair = Pair::new(FsType::Tmpfs, FsType::Tmpfs, 1024);
     let path = pair.source.join("log");
-    fs::write(&path, vec![1; BYTES as usize]).unwrap();
+    fs::write(&path, vec![1; usize::try_from(BYTES).unwrap()]).unwrap();
     fs::write(pair.source.join("quiet"), b"quiet").unwrap();
     let enough = AtomicBool::new(false);
     let command = pair.migrate().args(&["--max-passes", "3", "--bwlimit", "16M"]);
@@ -446,9 +446,9 @@ fn t18_the_largest_attributes_and_thousands_of_them_arrive_on_xfs() {
     for name in ["file", "directory"] {
         let path = pair.source.join(name);
         if name == "file" {
-            fs::write(&path, b"content").unwrap()
+            fs::write(&path, b"content").unwrap();
         } else {
-            fs::create_dir(&path).unwrap()
+            fs::create_dir(&path).unwrap();
         }
         // All names together are what the kernel can list, 64 KiB less a little.
         for number in 0..5000 {
