@@ -40,8 +40,8 @@ pub const LEVELS_MAX: u32 = 100_000;
 
 /// Bytes of holes in one file up to which a proof that reads the source again (`verify`,
 /// `--verify=full`) reads them too, instead of believing where the file system says that data lies.
-/// Larger ones would take minutes to hours, and are believed.
-pub const DOUBTED_HOLES_BYTES: u64 = 64 << 30;
+/// Larger ones are believed: they would take minutes to hours.
+pub const DOUBTED_HOLES_BYTES: u64 = ZERO_BYTES_MAX;
 
 /// Buffer for getdents64, in bytes: one call lists about a thousand entries.
 pub const LISTING_BUFFER_BYTES: usize = 64 << 10;
