@@ -266,7 +266,7 @@ impl Session<'_> {
             let found = digests::of_job((&catalog, &writer), records, self.options, changed, self.progress)?;
             (summary.share_digest, summary.metadata_digest) = found;
         }
-        if let Some(retry) = retry.filter(|_| summary.exit != ExitCode::Stopped && !self.options.dry_run) {
+        if let Some(retry) = retry.filter(|_| summary.exit != ExitCode::Stopped) {
             writer.settle_failures(retry.settled())?;
         }
         writer.finish()?;

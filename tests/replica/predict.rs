@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tree::{Content, Tree, children, is_below, subtree};
+use super::tree::{Content, Tree, children, is_below, parent, subtree};
 
 /// What else is at the destination: which flag was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +230,7 @@ impl Model<'_> {
         if !over {
             found.deleted = removed.len() as u64;
             found.synced.extend(self.replaced);
-            let parents = self.extras.iter().map(|path| super::tree::parent(path).to_vec());
+            let parents = self.extras.iter().map(|path| parent(path).to_vec());
             found.thinned = parents.filter(|path| !self.source.contains_key(path)).collect();
             found.removed = removed;
         }
@@ -261,7 +261,12 @@ impl Model<'_> {
         let gone = |path: &[u8]| !over && removed.contains(path);
         let forgotten = |path: &[u8]| !over && self.forgotten.iter().any(|top| &**top == path || is_below(path, top));
         for (path, kind) in &self.memory.made {
-            if self.destination.contains_key(path) && !gone(path) && !forgotten(path) {
+            // A directory comes before what is in it. One that the source lost is not looked through for
+            // names that are gone.
+            let above = parent(path);
+            let unseen = made.contains_key(above) && !self.synced.contains(above);
+            let stands = self.destination.contains_key(path) || unseen;
+            if stands && !gone(path) && !forgotten(path) {
                 made.entry(path.clone()).or_insert(*kind);
             }
         }
