@@ -36,6 +36,25 @@ pub enum Durability {
     EachFile,
 }
 
+/// Cores that this process may use. Asked before it is confined: a group's share of them is told by a file.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+impl Durability {
+    /// Data threads, unless so many were asked for: one a core where nothing waits, more where flushes and
+    /// reads do.
+    #[must_use]
+    pub fn workers(self, asked: Option<usize>, cores: usize) -> usize {
+        asked.unwrap_or(match self {
+            Self::Memory => cores,
+            Self::FileSystem => cores * limits::DISK_THREADS_PER_CORE,
+            Self::EachFile => cores * limits::SERVER_THREADS_PER_CORE,
+        })
+    }
+}
+
 /// A row that waits for the flush which makes its rename durable.
 #[derive(Debug)]
 pub struct Renamed {

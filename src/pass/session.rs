@@ -78,7 +78,7 @@ pub fn run(
     let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run, progress)?;
     let OpenedJob { job, resumed, source_has_trash, scratch } =
         open_job(options, &roots, progress).inspect_err(|_| roots.unmake(&options.destination))?;
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let cores = super::batch::cores();
     let mut session = Session {
         options,
         observer,
@@ -448,14 +448,8 @@ impl Session<'_> {
         learned
     }
 
-    /// Data threads: one a core where nothing waits, more where flushes and reads do.
     fn workers(&self) -> usize {
-        let cores = self.cores;
-        let wanted = self.options.jobs.unwrap_or(match self.roots.durability {
-            Durability::Memory => cores,
-            Durability::FileSystem => cores * limits::DISK_THREADS_PER_CORE,
-            Durability::EachFile => cores * limits::SERVER_THREADS_PER_CORE,
-        });
+        let wanted = self.roots.durability.workers(self.options.jobs, self.cores);
         let most = for_workers(descriptors()) / limits::DESCRIPTORS_OF_A_WORKER;
         wanted.min(most.max(1))
     }

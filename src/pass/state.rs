@@ -158,38 +158,16 @@ impl Hashers {
     }
 }
 
-/// State of one pass, shared by its workers.
+/// State of one pass, shared by its workers: what it is made of, and what it finds. The parts are read as
+/// fields of the run itself.
 #[derive(Debug)]
 pub struct Run<'a> {
-    pub options: &'a Options,
-    pub roots: &'a Roots,
-    pub progress: &'a Progress,
-    pub stop: &'a Stop,
-    pub observer: Watcher<'a>,
-    pub catalog: &'a Catalog,
-    pub writer: &'a Writer,
-    /// The job has finished a pass before, so its catalog knows all that it put there.
-    pub catalog_complete: bool,
-    /// Rows of what the job itself put there may be missing: a file that the catalog doesn't know is
-    /// hashed before it counts as equal.
-    pub doubtful: bool,
-    pub workers: usize,
+    parts: Parts<'a>,
     pub queue: Queue<Task, { lane::COUNT }>,
-    pub staging: Staging,
-    /// Where what is deleted or replaced is kept, if it is.
-    pub trash: Option<Trash>,
-    /// The source root is the destination of another job, and a trash in it is copyd's own.
-    pub source_has_trash: bool,
-    pub journal: Journal,
     pub batches: Batches,
     pub links: Links<Work, Settled>,
-    pub losses: &'a LossLog<'a>,
     pub hashers: Hashers,
-    pub pace: Arc<Pace>,
     pub unlimited: Arc<Pace>,
-    pub source_traits: SideTraits,
-    pub destination_traits: SideTraits,
-    pub tally: &'a Tally,
     pub extras: Mutex<Vec<Extra>>,
     /// Entries that wait for a directory in their place to be removed.
     pub replacements: Mutex<Vec<Item>>,
@@ -208,10 +186,6 @@ pub struct Run<'a> {
     pub server_copy: ServerCopy,
     pub phase: Mutex<Phase>,
     pub seen: Seen,
-    /// All entries, for the digests, where this pass records every one of them.
-    pub records: Option<&'a Records>,
-    /// Only this is looked at, where a run tries again what failed.
-    pub retry: Option<&'a Retry>,
     /// Data threads that the machine did not give.
     pub workers_missed: AtomicUsize,
     /// A data thread got no ring.
@@ -227,6 +201,14 @@ pub struct Run<'a> {
     ended: AtomicBool,
     /// When somebody first saw that no new work is begun.
     halted_at: OnceLock<Instant>,
+}
+
+impl<'a> std::ops::Deref for Run<'a> {
+    type Target = Parts<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.parts
+    }
 }
 
 /// The process's umask. The kernel tells it only in exchange for another, so for a moment new files
@@ -257,11 +239,16 @@ pub struct Parts<'a> {
     pub observer: Watcher<'a>,
     pub catalog: &'a Catalog,
     pub writer: &'a Writer,
+    /// The job has finished a pass before, so its catalog knows all that it put there.
     pub catalog_complete: bool,
+    /// Rows of what the job itself put there may be missing: a file that the catalog doesn't know is
+    /// hashed before it counts as equal.
     pub doubtful: bool,
     pub workers: usize,
     pub staging: Staging,
+    /// Where what is deleted or replaced is kept, if it is.
     pub trash: Option<Trash>,
+    /// The source root is the destination of another job, and a trash in it is copyd's own.
     pub source_has_trash: bool,
     pub journal: Journal,
     pub losses: &'a LossLog<'a>,
@@ -269,7 +256,9 @@ pub struct Parts<'a> {
     pub source_traits: SideTraits,
     pub destination_traits: SideTraits,
     pub tally: &'a Tally,
+    /// All entries, for the digests, where this pass records every one of them.
     pub records: Option<&'a Records>,
+    /// Only this is looked at, where a run tries again what failed.
     pub retry: Option<&'a Retry>,
 }
 
@@ -277,32 +266,12 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn new(parts: Parts<'a>) -> Self {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
-        let batches = Batches::new(parts.roots.durability, Arc::clone(&parts.roots.destination));
         Self {
-            options: parts.options,
-            roots: parts.roots,
-            progress: parts.progress,
-            stop: parts.stop,
-            observer: parts.observer,
-            catalog: parts.catalog,
-            writer: parts.writer,
-            catalog_complete: parts.catalog_complete,
-            doubtful: parts.doubtful,
-            workers: parts.workers,
             queue: Queue::default(),
-            staging: parts.staging,
-            trash: parts.trash,
-            source_has_trash: parts.source_has_trash,
-            journal: parts.journal,
-            batches,
+            batches: Batches::new(parts.roots.durability, Arc::clone(&parts.roots.destination)),
             links: Links::default(),
-            losses: parts.losses,
             hashers: Hashers::default(),
-            pace: parts.pace,
             unlimited: Arc::new(Pace::unlimited().counting(&parts.progress.beat)),
-            source_traits: parts.source_traits,
-            destination_traits: parts.destination_traits,
-            tally: parts.tally,
             extras: Mutex::default(),
             replacements: Mutex::default(),
             lifted: Mutex::default(),
@@ -315,8 +284,6 @@ impl<'a> Run<'a> {
             server_copy: ServerCopy::new(parts.roots.server_copy),
             phase: Mutex::new(Phase::Copy),
             seen: parts.options.filter.watch(),
-            records: parts.records,
-            retry: parts.retry,
             nurseries: AtomicUsize::new(0),
             workers_missed: AtomicUsize::new(0),
             ring_missed: AtomicBool::new(false),
@@ -326,6 +293,7 @@ impl<'a> Run<'a> {
             fatal: Mutex::default(),
             ended: AtomicBool::new(false),
             halted_at: OnceLock::new(),
+            parts,
         }
     }
 

@@ -3,6 +3,7 @@
 //! Everything that is compared ends in one call of [`Judge`]: equal, different, on one side only,
 //! or not comparable. Nothing in here reads a tree.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -12,6 +13,7 @@ use crate::error::{Class, EntryError, Error, ExitCode, Side};
 use crate::fidelity::{LossClass, LossLog, MetadataDifferences, Severity};
 use crate::pass::BackendChoice;
 use crate::pass::batch::Durability;
+use crate::pass::confine::{Confinement, confine};
 use crate::pass::report::{Counter, Event, Observer, Progress, Stop, Summary};
 use crate::pass::state::{Hashers, Watcher};
 use crate::sys::Kind;
@@ -83,6 +85,17 @@ impl Aspects {
 
 /// Which side has an entry that the other has not.
 pub type Only = Side;
+
+/// With what a comparison is made.
+#[derive(Debug)]
+pub struct Means<'m> {
+    pub backend: Backend,
+    /// What this process still needs, if it is to give up all else.
+    pub confinement: Option<Confinement<'m>>,
+    pub readback: &'static str,
+    pub workers: usize,
+    pub reason: &'m str,
+}
 
 /// What a comparison has found so far. Shared by its workers.
 #[derive(Debug)]
@@ -258,9 +271,31 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Says what is compared and how, has it done, and counts together what was found.
+    ///
+    /// # Errors
+    /// What ended the comparison before its time.
+    pub fn conduct(
+        &self,
+        (source, destination): (&Path, &Path),
+        means: Means<'_>,
+        compare: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<Summary, Error> {
+        let Means { backend, confinement, readback, workers: jobs, reason } = means;
+        let job = uuid::Uuid::nil();
+        self.event(&Event::Started { job, epoch: 0, kind: "verify", resumed: false, source, destination });
+        if let Some(confinement) = &confinement {
+            self.event(&Event::Confined(&confine(confinement)));
+        }
+        self.event(&Event::Backend { backend: backend.word(), readback, jobs, reason });
+        self.progress.pass.add(1);
+        compare()?;
+        Ok(self.summary(backend, readback))
+    }
+
     /// How the comparison ended, in the words of the contract.
     #[must_use]
-    pub fn summary(&self, backend: Backend, readback: &'static str) -> Summary {
+    fn summary(&self, backend: Backend, readback: &'static str) -> Summary {
         let progress = self.progress;
         let mut holding = vec![ExitCode::Complete];
         let mut hold = |holds: bool, code| holding.extend(holds.then_some(code));
@@ -304,17 +339,6 @@ impl<'a> Judge<'a> {
             elapsed: std::time::Duration::ZERO,
         }
     }
-}
-
-/// Data threads: one a core where nothing waits, more where reads do.
-#[must_use]
-pub fn workers(asked: Option<usize>, slowest: Durability) -> usize {
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    asked.unwrap_or(match slowest {
-        Durability::Memory => cores,
-        Durability::FileSystem => cores * crate::limits::DISK_THREADS_PER_CORE,
-        Durability::EachFile => cores * crate::limits::SERVER_THREADS_PER_CORE,
-    })
 }
 
 /// The slower of two kinds of file systems.

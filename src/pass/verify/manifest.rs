@@ -24,11 +24,11 @@ use crate::hash::manifest::{Item, ManifestEntry, Reader, entries_path};
 use crate::hash::{Digest, DigestKind, HolePolicy, xattr_digest};
 use crate::limits;
 use crate::pass::ManifestOptions;
-use crate::pass::batch::Durability;
-use crate::pass::confine::{Confinement, confine};
+use crate::pass::batch::{Durability, cores};
+use crate::pass::confine::Confinement;
 use crate::pass::publish::ReadBack;
 use crate::pass::queue::{Next, Queue};
-use crate::pass::report::{Event, Observer, Opened, Progress, Stop, Summary};
+use crate::pass::report::{Observer, Opened, Progress, Stop, Summary};
 use crate::pass::session::raise_descriptor_limit;
 use crate::pass::setup;
 use crate::sys::{self, EntryRef, Kind, Stat};
@@ -39,9 +39,9 @@ use crate::tree::node::{Handles, Node, lock};
 use super::big::{Told, read_chunks};
 use super::chain::Chain;
 use super::content::{self, PastCache, Progressed, Read, Reading, unchanged};
-use super::judge::{self, Aspects, Judge};
+use super::judge::{Aspects, Judge, Means};
 use super::links::{Claims, inode, shares};
-use super::trees::{no_buffers, refuse_absent, work};
+use super::trees::{no_buffers, work};
 use super::walk::reserved;
 
 /// First half of the BLAKE3 of a path: two paths of one manifest never share it.
@@ -142,25 +142,21 @@ pub fn run(
     let started = Instant::now();
     raise_descriptor_limit();
     let against = open(options, observer, progress, stop)?;
-    let (source, destination) = (options.manifest.as_path(), options.directory.as_path());
-    let job = uuid::Uuid::nil();
-    against.judge.event(&Event::Started { job, epoch: 0, kind: "verify", resumed: false, source, destination });
-    if options.confine {
-        let confined = confine(&Confinement { read: vec![against.root.as_fd()], ..Confinement::default() });
-        against.judge.event(&Event::Confined(&confined));
-    }
-    against.judge.event(&Event::Backend {
-        backend: Backend::Threads.word(),
+    let means = Means {
+        backend: Backend::Threads,
+        confinement: options
+            .confine
+            .then(|| Confinement { read: vec![against.root.as_fd()], ..Confinement::default() }),
         readback: against.past_cache.word(),
-        jobs: against.workers,
+        workers: against.workers,
         reason: if against.has_entries { "FILE.jsonl tells of every entry" } else { "no FILE.jsonl: content only" },
-    });
-    progress.pass.add(1);
-    for _ in 0..against.workers {
-        against.queue.push(lane::READ, Task::Read);
-    }
-    work(against.workers, &against.judge, || against.queue.close(), || against.work())?;
-    let mut summary = against.judge.summary(Backend::Threads, against.past_cache.word());
+    };
+    let mut summary = against.judge.conduct((&options.manifest, &options.directory), means, || {
+        for _ in 0..against.workers {
+            against.queue.push(lane::READ, Task::Read);
+        }
+        work(against.workers, &against.judge, || against.queue.close(), || against.work())
+    })?;
     summary.elapsed = started.elapsed();
     Ok(summary)
 }
@@ -173,7 +169,6 @@ fn open<'a>(
 ) -> Result<Against<'a>, Error> {
     let at = |e| setup::root_error(Side::Destination, &options.directory, e);
     progress.open_root(Some(Side::Destination));
-    refuse_absent(&options.directory)?;
     let root = Arc::new(setup::open_one(&options.directory, Side::Destination)?);
     let reader = Reader::open(&options.manifest)?;
     observer.opened(&Opened { source: None, destination: &root })?;
@@ -191,7 +186,7 @@ fn open<'a>(
         past_cache: PastCache::new(how),
         traits: SideTraits::probe(root.as_fd()).map_err(at)?,
         queue: Queue::default(),
-        workers: judge::workers(options.jobs, durability),
+        workers: durability.workers(options.jobs, cores()),
         has_entries: reader.has_entries(),
         lines: Mutex::new(Lines { reader, known: HashSet::new() }),
         links: Mutex::default(),

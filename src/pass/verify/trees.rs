@@ -19,7 +19,8 @@ use crate::fidelity::{Rules, SideTraits};
 use crate::hash::HolePolicy;
 use crate::limits;
 use crate::pass::VerifyOptions;
-use crate::pass::confine::{Confinement, confine};
+use crate::pass::batch::cores;
+use crate::pass::confine::Confinement;
 use crate::pass::queue::{Next, Queue};
 use crate::pass::report::{Event, Observer, Opened, Progress, Stop, Summary};
 use crate::pass::session::raise_descriptor_limit;
@@ -32,7 +33,7 @@ use crate::tree::node::{Handles, Node};
 use super::big::BigPair;
 use super::compare::{Files, Waiting};
 use super::content::PastCache;
-use super::judge::{self, Judge};
+use super::judge::{self, Judge, Means};
 use super::links::Links;
 use crate::pass::digests::Collector;
 use crate::pass::records::Records;
@@ -92,25 +93,19 @@ pub fn run(
     raise_descriptor_limit();
     let (backend, reason) = judge::backend(options.backend);
     let trees = open(options, observer, progress, stop)?;
-    let (source, destination) = (options.source.as_path(), options.destination.as_path());
-    let job = uuid::Uuid::nil();
-    trees.judge.event(&Event::Started { job, epoch: 0, kind: "verify", resumed: false, source, destination });
-    if options.confine {
-        let confined = confine(&Confinement {
-            read: vec![trees.roots.source.as_fd(), trees.roots.destination.as_fd()],
-            outputs: options.manifest.iter().cloned().collect(),
-            ring: backend == Backend::Uring,
-            ..Confinement::default()
-        });
-        trees.judge.event(&Event::Confined(&confined));
-    }
-    let readback = trees.past_cache.word();
-    let jobs = trees.workers;
-    trees.judge.event(&Event::Backend { backend: backend.word(), readback, jobs, reason: &reason });
-    progress.pass.add(1);
-    trees.carry(backend)?;
-    trees.name_missing();
-    let mut summary = trees.judge.summary(backend, trees.past_cache.word());
+    let confinement = options.confine.then(|| Confinement {
+        read: vec![trees.roots.source.as_fd(), trees.roots.destination.as_fd()],
+        outputs: options.manifest.iter().cloned().collect(),
+        ring: backend == Backend::Uring,
+        ..Confinement::default()
+    });
+    let (readback, workers) = (trees.past_cache.word(), trees.workers);
+    let means = Means { backend, confinement, readback, workers, reason: &reason };
+    let mut summary = trees.judge.conduct((&options.source, &options.destination), means, || {
+        trees.carry(backend)?;
+        trees.name_missing();
+        Ok(())
+    })?;
     if trees.judge.all_equal() && !trees.judge.halted() {
         let (share, metadata) = digests(trees.options, trees.links, trees.records)?;
         (summary.share_digest, summary.metadata_digest) = (Some(share), Some(metadata));
@@ -147,7 +142,7 @@ fn open<'a>(
         source_traits: probe(Side::Source, &roots.source)?,
         destination_traits: probe(Side::Destination, &roots.destination)?,
         queue: Queue::default(),
-        workers: judge::workers(options.jobs, slowest),
+        workers: slowest.workers(options.jobs, cores()),
         links: Links::default(),
         records: Records::prepared(),
         seen: options.filter.watch(),
@@ -160,7 +155,7 @@ fn open<'a>(
 ///
 /// # Errors
 /// [`Error::Root`] where nothing stands at the path.
-pub fn refuse_absent(path: &Path) -> Result<(), Error> {
+fn refuse_absent(path: &Path) -> Result<(), Error> {
     match std::fs::metadata(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::Root {
             side: Side::Destination,
