@@ -68,7 +68,7 @@ fn contracted() -> BTreeMap<&'static str, BTreeSet<String>> {
 #[test]
 fn every_flag_of_the_help_stands_in_the_contract_and_the_other_way_round() {
     let contract = contracted();
-    assert_eq!(contract.keys().copied().collect::<Vec<_>>(), ["migrate", "sync", "verify"]);
+    assert_eq!(contract.keys().copied().collect::<Vec<_>>(), ["migrate", "sync", "verify", "worker"]);
     for (verb, flags) in contract {
         assert_eq!(defined(verb), flags, "copyd {verb}");
     }
@@ -83,7 +83,7 @@ fn every_verb_and_flag_of_the_contract_stands_in_the_help_without_a_verb() {
     for flags in contracted().values() {
         assert!(flags.is_subset(&shown), "{:?}", flags - &shown);
     }
-    for verb in ["migrate", "sync", "verify", "trash", "completions", "man", "help"] {
+    for verb in ["migrate", "sync", "verify", "trash", "worker", "completions", "man", "help"] {
         assert!(CONTRACT.contains(&format!("| `copyd {verb}")), "{verb} in the contract");
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{verb} "))), "{verb} in the help");
     }

@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -322,5 +323,53 @@ fn p7_a_worker_that_stands_still_as_a_whole_is_said_to_be_silent_and_ended() {
     let run = running.wait().expect(20);
     assert!(run.err_text().contains("no sign of life"), "{run}");
     assert_eq!(job_state(&slow.state), "cancelled");
+    slow.completes();
+}
+
+#[test]
+fn a_second_interrupt_ends_a_worker_that_does_not_listen_at_once_with_20_and_a_summary() {
+    let slow = Slow::new();
+    let running = slow.under_way();
+    running.signal_worker(Signal::STOP);
+    running.signal_supervisor(Signal::INT);
+    thread::sleep(Duration::from_millis(300));
+    running.signal_supervisor(Signal::INT);
+    let asked = Instant::now();
+    let run = running.wait().expect(20);
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}: {run}", asked.elapsed());
+    assert_eq!(run.summary().text("outcome"), "cancelled", "{run}");
+    assert!(run.err_text().contains("temporaries are left to the next run"), "{run}");
+    assert_eq!(job_state(&slow.state), "cancelled");
+    slow.completes();
+}
+
+#[test]
+fn a_worker_is_usable_without_copyds_own_supervisor() {
+    let slow = Slow::new();
+    let specification = serde_json::json!({
+        "schema": 1, "kind": "migrate",
+        "source": {"export": slow.source}, "destination": {"export": slow.destination},
+        "state_dir": slow.state, "limits": {"bytes_per_s": 4 << 20},
+    });
+    let mut worker = std::process::Command::new(env!("CARGO_BIN_EXE_copyd"))
+        .arg("worker")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the built binary starts");
+    let mut stdin = worker.stdin.take().expect("piped");
+    writeln!(stdin, "{specification}").expect("it reads its specification");
+    let (mut events, mut lines) = (Vec::<Value>::new(), BufReader::new(worker.stdout.take().expect("piped")).lines());
+    while let Some(Ok(line)) = lines.next() {
+        events.push(serde_json::from_str(&line).expect("every line is JSON"));
+        if events.iter().filter(|event| event["event"] == "progress").count() == 2 && events.len() < 100 {
+            writeln!(stdin, r#"{{"command":"cancel"}}"#).expect("it reads commands");
+        }
+    }
+    let last = events.last().expect("a summary");
+    assert_eq!((&last["event"], &last["outcome"]), (&"summary".into(), &"cancelled".into()), "{last}");
+    assert_eq!(worker.wait().expect("it is ours").code(), Some(20));
+    assert_eq!(job_state(&slow.state), "cancelled");
+    drop(stdin);
     slow.completes();
 }

@@ -50,3 +50,45 @@ fn watch_signals(stop: Arc<Stop>) -> Result<(), Error> {
     });
     watching.map(drop).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Set in the process that a test starts of itself, where the process is to end.
+    const CHILD: &str = "COPYD_TEST_CHILD";
+
+    #[test]
+    fn a_panic_in_a_data_thread_ends_the_process_with_2_and_a_summary_instead_of_a_hang() {
+        if std::env::var_os(CHILD).is_some() {
+            panics::install();
+            let worker = Worker::new(io::stdout());
+            panics::speak_through(worker.emitter() as _);
+            let (commands, _open) = io::pipe().expect("a pipe");
+            worker.attend(BufReader::new(commands), |_, _, _| {
+                let data = std::thread::spawn(|| panic!("a defect with \u{1b}[2J in it"));
+                std::thread::sleep(Duration::from_secs(30));
+                drop(data);
+                Err(Error::Internal { what: "the panic did nothing".into() })
+            });
+            return;
+        }
+        let name =
+            "cli::worker::tests::a_panic_in_a_data_thread_ends_the_process_with_2_and_a_summary_instead_of_a_hang";
+        let own = std::env::current_exe().expect("a running test has a file");
+        let output = Command::new(own).args([name, "--exact", "--nocapture"]).env(CHILD, "1").output();
+        let output = output.expect("the test starts again");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("internal error: a defect with \\#033[2J in it"), "{said}");
+        let out = String::from_utf8_lossy(&output.stdout);
+        let line = out.lines().rfind(|line| line.contains(r#""event":"summary""#));
+        let summary: Value = serde_json::from_str(line.expect("a summary")).expect("JSON");
+        assert_eq!((&summary["outcome"], &summary["error"]["class"]), (&"failed".into(), &"internal".into()));
+    }
+}

@@ -66,6 +66,12 @@ impl Roots {
         }
     }
 
+    /// As [`Self::side`], while no root is known yet: whatever has a path is of the one that is being opened.
+    fn before(&self, fd: RawFd, opening: Option<Side>) -> Option<Side> {
+        let has_path = || path_of(fd).is_some_and(|path| path.is_absolute());
+        opening.filter(|_| self.0.is_empty() && has_path())
+    }
+
     /// The one side that owes answers, if FUSE says so of one only.
     fn owing(&self) -> Option<Side> {
         let owes = |root: &&Root| {
@@ -84,7 +90,7 @@ impl Roots {
             match wait {
                 Wait::On(fd, word) => {
                     // A descriptor of the state, a pipe or a ring is nobody's fault here.
-                    if let Some(side) = self.side(fd) {
+                    if let Some(side) = self.side(fd).or_else(|| self.before(fd, opening)) {
                         waits.push((Some(side), word));
                     }
                 }

@@ -197,9 +197,13 @@ impl Supervisor {
         while !shared.is_over() {
             std::thread::sleep(Duration::from_millis(2));
         }
-        if let Some(relay) = relay.filter(|_| shared.seen().exited.is_some()) {
-            // Last words on stderr come before ours; the pipe ends with the process.
-            let _ = relay.join();
+        // Last words on stderr come before ours; the pipe ends with the process, unless that has handed it on.
+        let begun = Instant::now();
+        while relay.as_ref().is_some_and(|relay| !relay.is_finished()) && begun.elapsed() < KILL_WAIT {
+            if shared.seen().exited.is_none() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
         shared.verdict()
     }

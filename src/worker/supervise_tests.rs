@@ -79,7 +79,7 @@ fn a_worker_that_dies_without_a_last_word_is_said_to_have_died_and_how() {
 
 #[test]
 fn a_worker_that_does_not_stop_when_asked_is_ended_within_five_seconds() {
-    let supervisor = shell("trap '' INT TERM; while :; do sleep 1; done", None);
+    let supervisor = shell("trap '' INT TERM; while :; do sleep 0.2; done", None);
     let handle = supervisor.handle();
     assert!(!handle.cancelling());
     handle.cancel();
@@ -102,7 +102,7 @@ fn a_cancel_reaches_a_worker_that_listens_and_its_own_end_counts() {
 
 #[test]
 fn an_end_at_once_does_not_wait_for_a_safe_point() {
-    let supervisor = shell("sleep 60", None);
+    let supervisor = shell("exec sleep 60", None);
     supervisor.handle().end_at_once();
     let begun = Instant::now();
     assert_eq!(forced(verdict(supervisor).0).exit_code(), ExitCode::Stopped);
@@ -113,7 +113,7 @@ fn an_end_at_once_does_not_wait_for_a_safe_point() {
 fn a_stall_as_long_as_the_timeout_ends_the_run_and_is_named() {
     let stall = r#"{"event":"stall","side":"source","operation":"read","seconds":9}"#;
     let standing = super::super::Standing { still_s: 9, ..Default::default() };
-    let script = format!("echo '{stall}'; echo '{}'; sleep 60", Report::Progress(standing).line());
+    let script = format!("echo '{stall}'; echo '{}'; exec sleep 60", Report::Progress(standing).line());
     let error = forced(verdict(shell(&script, Some(Duration::from_secs(8)))).0);
     assert_eq!(error.exit_code(), ExitCode::Timeout);
     assert_eq!(error.to_string(), "no answer from source for 9 s (read)");
