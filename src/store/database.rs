@@ -141,7 +141,13 @@ fn fill(path: &Path, schema: &Schema) -> rusqlite::Result<()> {
         schema.application
     ))?;
     upgrade(&mut connection, schema, 0)?;
-    // Closing the last connection folds the log into the file.
+    // Folds the log into the file. Closing would do it too, and keep silent where it can't: the file would be
+    // given its name without what the log alone still holds.
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy != 0 {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        return Err(rusqlite::Error::SqliteFailure(code, None));
+    }
     connection.close().map_err(|(_, error)| error)
 }
 

@@ -103,6 +103,10 @@ impl Emitter {
                 LastWord::counted(&lock(&self.said).identity, &standing, exit, Some(Failure::of(&error)))
             }
         };
+        if self.progress.entries_scanned.get() > 0 {
+            // Where it ended, for a line of progress that stays.
+            self.heartbeat(Duration::ZERO);
+        }
         let exit = word.exit();
         self.say(&Report::Summary(Box::new(word)));
         exit
