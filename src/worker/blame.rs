@@ -154,6 +154,8 @@ const CALLS: &[(i64, &str, Option<usize>)] = &[
     (libc::SYS_newfstatat, "stat", Some(0)),
     (libc::SYS_fstat, "stat", Some(0)),
     (libc::SYS_fstatfs, "statfs", Some(0)),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, "open", None),
     (libc::SYS_openat, "open", Some(0)),
     (libc::SYS_openat2, "open", Some(0)),
     (libc::SYS_mkdirat, "make directory", Some(0)),

@@ -100,7 +100,9 @@ struct Seen {
     last_word: Option<(Instant, Box<LastWord>)>,
     exited: Option<ExitStatus>,
     silent: bool,
-    /// Set when the worker was ended by force.
+    /// It is being ended by force: how it goes is not its own doing.
+    forcing: bool,
+    /// Set when that is done.
     forced: Option<Error>,
     /// Nobody attends any more.
     left: bool,
@@ -264,6 +266,7 @@ impl Seen {
             last_word: None,
             exited: None,
             silent: false,
+            forcing: false,
             forced: None,
             left: false,
         }
@@ -384,6 +387,7 @@ impl Shared {
 
     /// Fences the job, then kills. What can't be killed is named.
     fn force(&self, due: Due, listener: &dyn Listener) {
+        self.seen().forcing = true;
         if due != Due::Lingers {
             self.fence(listener);
         }
@@ -457,7 +461,9 @@ impl Shared {
 
     /// Nothing is to be waited for any more.
     fn is_over(&self) -> bool {
-        self.reap() || self.seen().forced.is_some()
+        let gone = self.reap();
+        let seen = self.seen();
+        seen.forced.is_some() || (gone && !seen.forcing)
     }
 
     fn verdict(&self) -> Verdict {
