@@ -506,7 +506,7 @@ fn t22_a_killed_server_ends_the_run_and_a_new_one_resumes_it() {
     drop(server);
     let server = RigProcess::over(&stage.source_backing, test);
     let run = command(server.path()).run().expect(0);
-    assert_eq!(run.events()[0]["resumed"], true, "the same share, so the same job: {run}");
+    assert_eq!(run.started()["resumed"], true, "the same share, so the same job: {run}");
     assert!(stage.differences().is_empty(), "{run}");
     stage.clear();
 }

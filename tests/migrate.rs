@@ -239,15 +239,14 @@ fn is_known_after_a_remount(kind: FsType) {
     for resumed in [false, true] {
         let (source, destination) = roots(&volumes);
         let run = Copyd::migrate(&source, &destination).state_dir(state.path()).run().expect(0);
-        let started = run.events().into_iter().find(|event| event["event"] == "started").expect("it started");
-        assert_eq!(started["resumed"], resumed, "{}: {run}", kind.word());
+        assert_eq!(run.started()["resumed"], resumed, "{}: {run}", kind.word());
         assert_eq!(run.summary().count("files_copied"), if resumed { 0 } else { 50 }, "{}: {run}", kind.word());
         assert_same(&source, &destination);
         volumes.iter_mut().for_each(LoopFs::remount_elsewhere);
     }
     let (source, _) = roots(&volumes);
     let fresh = Copyd::migrate(&source, &volumes[1].directory("fresh")).state_dir(state.path()).run().expect(0);
-    assert_eq!(fresh.events()[0]["resumed"], false, "another directory is another job: {fresh}");
+    assert_eq!(fresh.started()["resumed"], false, "another directory is another job: {fresh}");
 }
 
 #[test]
@@ -271,12 +270,12 @@ fn two_subvolumes_of_one_btrfs_are_two_jobs() {
         fs::write(source.join(name), name).unwrap();
         let destination = volume.directory(&format!("of-{name}"));
         let run = Copyd::migrate(&source, &destination).state_dir(state.path()).run().expect(0);
-        assert_eq!(run.events()[0]["resumed"], false, "{run}");
+        assert_eq!(run.started()["resumed"], false, "{run}");
         assert!(!destination.join(other).exists(), "{run}");
         // The same destination for another source is not the same job either.
         if name == "b" {
             let run = Copyd::migrate(&volume.path().join("a"), &destination).state_dir(state.path()).run().expect(43);
-            assert_eq!(run.events()[0]["resumed"], false, "{run}");
+            assert_eq!(run.started()["resumed"], false, "{run}");
         }
     }
 }

@@ -333,6 +333,12 @@ impl Run {
             .collect()
     }
 
+    /// The event that names the job.
+    pub fn started(&self) -> Value {
+        let started = self.events().into_iter().find(|event| event["event"] == "started");
+        started.unwrap_or_else(|| panic!("it never started: {self}"))
+    }
+
     /// The summary, which is the last event.
     pub fn summary(&self) -> Summary {
         let last = self.events().pop();
