@@ -29,6 +29,9 @@ use crate::support::Rng;
 /// writes of a MiB, and a disk parts them as it likes.
 const PIECE_BYTES: usize = 32 << 10;
 
+/// The block of all file systems here, and the largest sector.
+const BLOCK_BYTES: u64 = 4096;
+
 /// What reached an image. Writes keep their bytes, flushes nothing.
 #[derive(Debug)]
 struct Event {
@@ -54,6 +57,16 @@ pub struct Cut {
     pub torn_of_8: u64,
     /// A multiple of this many bytes is whole or not there.
     pub sector: u64,
+    /// Where a block of 4096 bytes begins that the disk never tears.
+    pub whole: Option<u64>,
+}
+
+impl Cut {
+    /// Where what cannot be torn ends, of the bytes at an offset.
+    fn end(&self, at: u64) -> u64 {
+        let unit = if self.whole == Some(at / BLOCK_BYTES * BLOCK_BYTES) { BLOCK_BYTES } else { self.sector };
+        at / unit * unit + unit
+    }
 }
 
 /// The log of a rig's images.
@@ -108,7 +121,7 @@ impl Recording {
         }
         for &&(offset, data) in &kept {
             let torn = rng.below(8) < cut.torn_of_8;
-            write_sectors(to, offset, data, cut.sector, |rng| !torn || rng.below(2) == 0, rng);
+            write_sectors(to, offset, data, cut, |rng| !torn || rng.below(2) == 0, rng);
         }
         (loose.len(), kept.len())
     }
@@ -127,13 +140,13 @@ fn write_sectors(
     to: &File,
     offset: u64,
     data: &[u8],
-    sector: u64,
+    cut: &Cut,
     mut stays: impl FnMut(&mut Rng) -> bool,
     rng: &mut Rng,
 ) {
     let mut at = offset;
     while at < offset + data.len() as u64 {
-        let end = (at / sector * sector + sector).min(offset + data.len() as u64);
+        let end = cut.end(at).min(offset + data.len() as u64);
         let within = |at: u64| usize::try_from(at - offset).expect("it is within the data");
         if stays(rng) {
             to.write_all_at(&data[within(at)..within(end)], at).expect("there is room");
