@@ -318,7 +318,9 @@ fn p4_what_neither_side_has_any_more_is_forgotten() {
     }
     for name in ["one/file-0", "two/deep/file"] {
         fs::write(stage.destination.join(name), b"theirs").unwrap();
-        moves_nothing(&stage.sync(), 43, &stage.destination);
+        // The times of the directories that were changed above may be set by then.
+        let run = stage.sync().run().expect(43);
+        assert_said(&run, &[name, "no earlier run"]);
         stage.sync().arg("--keep-extra").run().expect(0);
         assert_eq!(fs::read(stage.destination.join(name)).unwrap(), b"theirs");
         fs::remove_file(stage.destination.join(name)).unwrap();
