@@ -180,7 +180,12 @@ impl Running {
     /// asks for something goes to the supervisor, which answers.
     pub fn signal(&self, signal: Signal) {
         if [Signal::KILL, Signal::STOP, Signal::CONT].contains(&signal) {
+            let worker = self.worker();
             kill_process_group(Pid::from_child(&self.child), signal).expect("the group is ours");
+            if signal == Signal::KILL {
+                // Whoever waits for the supervisor must not meet what its worker still holds open.
+                worker.inspect(|worker| gone(*worker));
+            }
         } else {
             self.signal_supervisor(signal);
         }
@@ -266,6 +271,23 @@ impl Drop for Running {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until a process that was killed holds nothing open any more: each of its threads has gone, and at most
+/// its entry waits for whoever is to reap it.
+fn gone(process: Pid) {
+    let start = Instant::now();
+    let tasks = format!("/proc/{}/task", process.as_raw_nonzero());
+    // "1234 (copyd) Z 1 …"
+    let dead = |stat: String| stat.contains(") Z ") || stat.contains(") X ");
+    let runs = || {
+        let tasks: Vec<_> = std::fs::read_dir(&tasks).into_iter().flatten().flatten().collect();
+        let alive = |task: &std::fs::DirEntry| !std::fs::read_to_string(task.path().join("stat")).is_ok_and(dead);
+        tasks.len() > 1 || tasks.iter().any(alive)
+    };
+    while runs() && start.elapsed() < Duration::from_secs(20) {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
