@@ -39,7 +39,7 @@ fn read_file(file: &Path) -> Result<Specification, Error> {
 /// SIGTERM asks for a stop at a safe point. SIGINT and SIGUSR1 are the supervisor's, and reach the worker
 /// only because a terminal sends them to all of a group.
 fn watch_signals(stop: Arc<Stop>) -> Result<(), Error> {
-    let failed = |e: io::Error| Error::Internal { what: format!("can't watch signals: {e}") };
+    let failed = |source| Error::Resources { what: "no thread or descriptor to watch for signals", source };
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
     let watching = std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {

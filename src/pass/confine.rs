@@ -208,6 +208,8 @@ fn ruleset(to: &Confinement<'_>) -> Result<Option<OwnedFd>, RulesetError> {
     // Its own descriptors, counters of its own threads, and what is mounted where. What else lies there
     // is of other processes, and Landlock hides that from a confined one.
     made = beneath(made, Path::new("/proc"), reading())?;
+    // How many requests a FUSE server owes an answer, which tells who hangs; read, so nobody is aborted.
+    made = beneath(made, Path::new("/sys/fs/fuse/connections"), reading())?;
     Ok(made.into())
 }
 

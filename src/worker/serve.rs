@@ -91,8 +91,7 @@ impl Worker {
             orphaned.store(true, Ordering::Relaxed);
             stop.request();
         });
-        let failed = |e| Error::Internal { what: format!("no thread for commands: {e}") };
-        listening.map(drop).map_err(failed)
+        listening.map(drop).map_err(|source| Error::Resources { what: "no thread to hear commands", source })
     }
 }
 

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::spec::{Kind, Specification};
 use super::wire::{Command, LastWord, Report, Stall};
-use crate::error::Error;
+use crate::error::{Error, ExitCode};
 use crate::limits::{
     CANCEL_GRACE, FENCE_WAIT, KILL_WAIT, LAST_WORD_WAIT, SILENCE, SUPERVISOR_TICK, WIRE_LINE_BYTES_MAX,
     WORKER_LINES_WAITING,
@@ -131,9 +131,14 @@ impl Supervisor {
         timeout: Option<Duration>,
         state_dir: Option<PathBuf>,
     ) -> Result<Self, Error> {
-        let failed = |e: std::io::Error| Error::Worker {
-            what: format!("the process that is to do the work can't be started: {e}"),
-            remedy: "check that /proc is mounted and that the limits on processes and memory allow one more",
+        let failed = |e: std::io::Error| match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
+                Error::Resources { what: "no process or thread for the work", source: e }
+            }
+            _ => Error::Worker {
+                what: format!("the process that is to do the work can't be started: {e}"),
+                remedy: "check that /proc is mounted and that this program may be executed",
+            },
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
@@ -475,6 +480,13 @@ impl Shared {
         }
         if let Some(error) = &seen.forced {
             return Verdict::Forced(copy_of(error));
+        }
+        // Without memory there is none for a last word either.
+        if seen.exited.and_then(|status| status.code()) == Some(i32::from(ExitCode::Root as u8)) {
+            return Verdict::Forced(Error::Resources {
+                what: "the process that did the work had no memory left",
+                source: std::io::ErrorKind::OutOfMemory.into(),
+            });
         }
         Verdict::Forced(Error::Worker {
             what: format!("the process that did the work {}, without a last word", ending(seen.exited)),
