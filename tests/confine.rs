@@ -19,6 +19,7 @@ use copyd::pass::{Confined, Confinement, confine};
 use serde_json::Value;
 
 use support::copyd::{Copyd, Run};
+use support::mounts::{self, FsType};
 use support::oracle::assert_same;
 use support::raw::error_of;
 use support::trees::{self, Kinds};
@@ -242,7 +243,7 @@ fn share(room: &Path) -> (PathBuf, PathBuf) {
 
 #[test]
 fn every_command_is_confined_and_does_its_work() {
-    let room = tempfile::tempdir_in("/dev/shm").unwrap();
+    let room = mounts::volume(FsType::Ext4, 1024);
     let (source, destination) = share(room.path());
     let (manifest, log) = (room.path().join("manifest"), room.path().join("log"));
     let state = room.path().join("state");
@@ -291,7 +292,7 @@ fn assert_same_but_trash(source: &Path, destination: &Path) {
 
 #[test]
 fn where_the_kernel_refuses_a_run_goes_on_and_says_so_once() {
-    let room = tempfile::tempdir_in("/dev/shm").unwrap();
+    let room = mounts::volume(FsType::Ext4, 64);
     let (source, destination) = (room.path().join("source"), room.path().join("destination"));
     fs::create_dir(&source).unwrap();
     trees::small_files(&source, 20, 5).unwrap();
@@ -320,7 +321,7 @@ fn where_the_kernel_refuses_a_run_goes_on_and_says_so_once() {
 
 #[test]
 fn a_user_without_rights_is_confined_as_well() {
-    let room = tempfile::tempdir_in("/tmp").unwrap();
+    let room = mounts::volume(FsType::Ext4, 64);
     let (source, destination) = (room.path().join("source"), room.path().join("destination"));
     fs::create_dir(&source).unwrap();
     fs::set_permissions(room.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -330,4 +331,23 @@ fn a_user_without_rights_is_confined_as_well() {
     assert_eq!(level["missing"], Value::Array(Vec::new()), "{run}");
     assert_eq!(level["capabilities"], Value::Array(Vec::new()), "{run}");
     assert!(level["landlock"].as_u64() >= Some(2), "{run}");
+}
+
+#[test]
+fn in_memory_all_but_landlock_holds_and_nothing_is_said_to_be_missing() {
+    let room = mounts::volume(FsType::Tmpfs, 64);
+    let (source, destination) = (room.path().join("source"), room.path().join("destination"));
+    fs::create_dir(&source).unwrap();
+    trees::small_files(&source, 20, 5).unwrap();
+    let copied = Copyd::migrate(&source, &destination).run().expect(0);
+    let compared = Copyd::new("verify").arg("--json").arg(&source).arg(&destination).run().expect(0);
+    for run in [&copied, &compared] {
+        let level = level(run);
+        assert!(level["landlock"].is_null() && level["missing"] == Value::Array(Vec::new()), "{run}");
+        assert_eq!((&level["seccomp"], &level["no_new_privileges"]), (&true.into(), &true.into()), "{run}");
+    }
+    // One side that is not in memory is enough.
+    let disk = mounts::volume(FsType::Ext4, 64);
+    let mixed = Copyd::migrate(&source, &disk.path().join("destination")).run().expect(0);
+    assert!(level(&mixed)["landlock"].as_u64() >= Some(2), "{mixed}");
 }

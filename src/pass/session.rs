@@ -217,6 +217,7 @@ impl Session<'_> {
             outputs: self.options.manifest.iter().cloned().collect(),
             emptied: scratch.and_then(|scratch| scratch.parent().map(std::path::Path::to_owned)),
             ring: !threads,
+            in_memory: self.roots.in_memory,
         });
         self.observer.event(&Event::Confined(&confined));
         Ok(())

@@ -26,6 +26,8 @@ pub struct Roots {
     pub made: bool,
     /// Both are of a kind whose server may copy between them by itself.
     pub server_copy: bool,
+    /// Both roots lie in memory file systems.
+    pub in_memory: bool,
 }
 
 const TMPFS_MAGIC: u32 = 0x0102_1994;
@@ -85,6 +87,7 @@ impl Roots {
             read_back,
             made: missing && make,
             server_copy: server_may_copy(source_magic, magic),
+            in_memory: [source_magic, magic].map(self::durability) == [Durability::Memory; 2],
         };
         Ok((roots, missing && !make))
     }

@@ -61,6 +61,12 @@ impl PastCache {
         }
     }
 
+    /// The files lie in a memory file system.
+    #[must_use]
+    pub fn in_memory(&self) -> bool {
+        self.how == ReadBack::Memory
+    }
+
     /// The weakest way that was taken, in the word of the contract.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -142,11 +142,14 @@ pub fn run(
     let started = Instant::now();
     raise_descriptor_limit();
     let against = open(options, observer, progress, stop)?;
+    let in_memory = against.past_cache.in_memory();
     let means = Means {
         backend: Backend::Threads,
-        confinement: options
-            .confine
-            .then(|| Confinement { read: vec![against.root.as_fd()], ..Confinement::default() }),
+        confinement: options.confine.then(|| Confinement {
+            read: vec![against.root.as_fd()],
+            in_memory,
+            ..Confinement::default()
+        }),
         readback: against.past_cache.word(),
         workers: against.workers,
         reason: if against.has_entries { "FILE.jsonl tells of every entry" } else { "no FILE.jsonl: content only" },

@@ -97,6 +97,7 @@ pub fn run(
         read: vec![trees.roots.source.as_fd(), trees.roots.destination.as_fd()],
         outputs: options.manifest.iter().cloned().collect(),
         ring: backend == Backend::Uring,
+        in_memory: trees.roots.in_memory,
         ..Confinement::default()
     });
     let (readback, workers) = (trees.past_cache.word(), trees.workers);
