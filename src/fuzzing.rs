@@ -17,6 +17,7 @@ use crate::pass;
 use crate::store;
 use crate::tree::filter::{Descend, Ending, FilesFrom, Filter, Sense, Verdict};
 use crate::units;
+use crate::worker::{Command, Report, Specification, escape};
 
 /// A parser under a name, which is that of its target and of its directory of examples.
 pub type Target = (&'static str, fn(&[u8]));
@@ -31,6 +32,7 @@ pub const TARGETS: &[Target] = &[
     ("records", records),
     ("trash", trash),
     ("units", units),
+    ("wire", wire),
 ];
 
 /// Between the parts of an input that has several: seldom part of a name, and no line end.
@@ -117,7 +119,7 @@ pub fn location(data: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().contains(char::is_control), "{:?}", error.to_string()),
     }
-    let shown = crate::worker::escape(data);
+    let shown = escape(data);
     assert!(!shown.contains(char::is_control), "{shown:?}");
     assert_eq!(unescaped(&shown), data, "{shown:?} says which bytes it stands for");
 }
@@ -190,5 +192,30 @@ pub fn units(data: &[u8]) {
     }
     if let Ok(class) = text.parse::<LossClass>() {
         assert_eq!(class.word(), text);
+    }
+}
+
+/// A line between a worker and its supervisor, either way: a specification, an event, a command.
+///
+/// # Panics
+/// Where what a line means is not what it means when it is written out and read again, or a control byte
+/// would reach a terminal.
+pub fn wire(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(specification) = Specification::parse(&text) {
+        assert_eq!(Specification::parse(&specification.line()).ok(), Some(specification.clone()), "{specification:?}");
+        if let Err(error) = specification.work() {
+            assert!(!escape(error.to_string().as_bytes()).contains(char::is_control));
+        }
+    }
+    if let Ok(report) = Report::parse(&text) {
+        let line = report.line();
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let again = Report::parse(&line).map(|report| report.line());
+        assert_eq!(again.ok().as_deref(), Some(&*line), "the line says what it said");
+    }
+    if let Ok(command) = serde_json::from_str::<Command>(&text) {
+        let line = serde_json::to_string(&command).unwrap_or_default();
+        assert_eq!(serde_json::from_str(&line).ok(), Some(command), "{line}");
     }
 }
