@@ -190,7 +190,6 @@ const MEMORY_KIB: u64 = 160 << 10;
 
 fn assert_memory(what: &str, entries: u64, bytes_each: u64, most_kib: u64, run: &Run) {
     println!("{what}: {entries} entries, at most {} MiB", most_kib >> 10);
-    assert!(most_kib > 0, "it was too fast to be measured: {run}");
     let allowed = MEMORY_KIB + entries * bytes_each / 1024;
     assert!(most_kib <= allowed, "{most_kib} KiB for {entries} entries, {allowed} are allowed: {run}");
 }

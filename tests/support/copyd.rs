@@ -216,14 +216,14 @@ impl Running {
         }
     }
 
-    /// Waits for its end, and says how much memory it had at most, in KiB (`VmHWM` of proc(5)).
+    /// Waits for its end, and says how much memory supervisor and worker had at most, together, in KiB
+    /// (`VmHWM` of proc(5)).
     pub fn wait_measured(mut self) -> (Run, u64) {
-        let status = format!("/proc/{}/status", self.child.id());
-        let mut most = 0;
+        let (mut supervisor, mut worker) = (0, 0);
+        let id = Pid::from_child(&self.child);
         while self.runs() {
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            most = peak.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(most);
+            supervisor = peak_kib(id).unwrap_or(supervisor);
+            worker = self.worker().and_then(peak_kib).unwrap_or(worker);
             assert!(
                 self.started.elapsed() <= self.timeout,
                 "killed after {} s: {}",
@@ -232,7 +232,8 @@ impl Running {
             );
             thread::sleep(Duration::from_millis(2));
         }
-        (self.end(), most)
+        assert!(worker > 0, "it was too fast to be measured: {}", self.end());
+        (self.end(), supervisor + worker)
     }
 
     /// Waits for its end. A run over its time is killed and fails the test.
@@ -389,4 +390,10 @@ impl Summary {
         let classes = self.0[field].as_object().unwrap_or_else(|| panic!("{field} is not an object in {}", self.0));
         classes.values().map(|count| count.as_u64().expect("a class has a count")).sum()
     }
+}
+
+/// The most memory that a process has had so far; none where it has gone.
+fn peak_kib(process: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()
 }
