@@ -104,7 +104,11 @@ fn t06_case(calls: &[(Side, Kind, u64)], number: usize, rng: &mut Rng) -> Case {
     let (side, kind, count) = calls[number % calls.len()];
     let answer = ANSWERS[usize::try_from(rng.below(ANSWERS.len() as u64)).unwrap()];
     let short = matches!(kind, Kind::Read | Kind::Write) && rng.below(4) == 0;
-    let fault = if short { Fault::Short(usize::try_from(rng.below(5000)).unwrap()) } else { Fault::Fails(answer) };
+    let fault = match rng.below(4) {
+        _ if short => Fault::Short(usize::try_from(rng.below(5000)).unwrap()),
+        0 => Fault::FailsDone(answer),
+        _ => Fault::Fails(answer),
+    };
     let backend = BACKENDS[usize::try_from(rng.below(2)).unwrap()];
     Case { side, kind, nth: 1 + rng.below(count), fault, backend, onto_old: rng.below(2) == 0 }
 }
@@ -115,6 +119,32 @@ fn t06_try(stage: &mut Stage, case: Case) -> Result<(), String> {
     let command = stage.command("sync", case.backend).arg("--delete");
     let run = command.run();
     stage.judge(&run).and_then(|()| stage.completes(&command)).map_err(|e| format!("{case:?}: {e}\n{run}\n"))
+}
+
+/// What stands in a new directory gets its name with it: an entry that the server has made although it
+/// said no must not be in it.
+#[test]
+fn t06_an_entry_that_was_made_although_the_call_failed_gets_no_name() {
+    let mut stage = Stage::new();
+    plant(&stage.source_backing);
+    for backend in BACKENDS {
+        for (kind, name) in [(Kind::Create, &b"inner"[..]), (Kind::Symlink, b"link"), (Kind::Mknod, b"fifo")] {
+            for error in [Errno::INTR, Errno::IO, Errno::STALE] {
+                stage.begin_again();
+                let mut answered = false;
+                stage.plan(Side::Destination).on(move |call| {
+                    let meant = call.kind == kind && (call.name == name || kind != Kind::Create) && !answered;
+                    answered |= meant;
+                    meant.then_some(Fault::FailsDone(error))
+                });
+                let command = stage.command("sync", backend);
+                let run = command.run();
+                let outcome = stage.judge(&run).and_then(|()| stage.completes(&command));
+                assert_eq!(outcome, Ok(()), "{kind:?} {error:?} {backend}: {run}");
+                assert_eq!(run.status.code(), Some(23), "{kind:?} {error:?} {backend}: {run}");
+            }
+        }
+    }
 }
 
 #[test]

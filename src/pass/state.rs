@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use rustix::fs::AtFlags;
+
 use crate::copy::big::BigFile;
 use crate::copy::offload::ServerCopy;
 use crate::copy::range::{MoveError, Pace};
@@ -472,10 +474,26 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An entry that is not whole must not hold up the directory it was made in.
+    /// An entry that is not whole must neither stand in the directory it was made in, which gets its name
+    /// with all that is in it, nor hold it up. It is removed here whatever was removed before: a call
+    /// that failed may have done its work all the same.
     fn leave_nursery(&self, item: &mut Item) {
-        if std::mem::take(&mut item.nested) {
-            self.nursed(&item.node, None);
+        if !std::mem::take(&mut item.nested) {
+            return;
+        }
+        let removed = item
+            .node
+            .open(Side::Destination)
+            .and_then(|directory| Ok(rustix::fs::unlinkat(&directory, &*item.name, AtFlags::empty())?));
+        match removed {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => self.end(Error::Root {
+                side: Side::Destination,
+                path: self.options.destination.clone(),
+                what: "an entry that is not whole can't be removed from a new directory",
+                remedy: "check that the file system behind it answers (ls, dmesg), then run the same command again",
+                source: Some(e),
+            }),
+            _ => self.nursed(&item.node, None),
         }
     }
 

@@ -301,7 +301,13 @@ impl Run<'_> {
             self.temporary(item, worker)?
         };
         let mode = self.first_mode(&item.stat);
-        let target = sys::create(temporary.directory.as_fd(), &temporary.name, mode).map_err(there("create"))?;
+        let target = sys::create(temporary.directory.as_fd(), &temporary.name, mode).map_err(|e| {
+            // A call that failed may have done its work all the same; a name that is taken is another's.
+            if e.kind() != io::ErrorKind::AlreadyExists {
+                temporary.discard();
+            }
+            there("create")(e)
+        })?;
         if journals {
             self.begin_growth(item, &mut temporary, &target);
         }
@@ -553,7 +559,12 @@ impl Run<'_> {
             return Err(MoveError::hot("compare fingerprints"));
         }
         let temporary = self.temporary(item, worker)?;
-        self.create_special(item, &temporary, target.as_ref())?;
+        self.create_special(item, &temporary, target.as_ref()).inspect_err(|e| {
+            let taken = e.source.as_ref().is_some_and(|e| e.kind() == io::ErrorKind::AlreadyExists);
+            if !taken {
+                temporary.discard();
+            }
+        })?;
         let mut finish = || -> Result<Stat, MoveError> {
             let fresh =
                 sys::stat_at(temporary.directory.as_fd(), &temporary.name).map_err(there("stat the temporary"))?;

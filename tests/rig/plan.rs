@@ -67,6 +67,8 @@ pub struct Call<'c> {
 pub enum Fault {
     /// Nothing is done, and this is the answer.
     Fails(Errno),
+    /// The call is carried out, and this is the answer all the same, as where a server's own is lost.
+    FailsDone(Errno),
     /// A read or write moves at most so many bytes.
     Short(usize),
     /// A write stores this byte of it flipped, and says that all is well.

@@ -76,9 +76,10 @@ impl Faulty {
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
         let tree = Arc::clone(&self.tree);
-        let carry_out = move |fault, reply: R| match work(&tree, fault) {
-            Ok(done) => answer(reply, done),
-            Err(e) => reply.refuse(e.into()),
+        let carry_out = move |fault, reply: R| match (work(&tree, fault), fault) {
+            (Ok(_), Some(Fault::FailsDone(errno))) => reply.refuse(Errno::from_i32(errno.raw_os_error())),
+            (Ok(done), _) => answer(reply, done),
+            (Err(e), _) => reply.refuse(e.into()),
         };
         match self.plan.judge(call) {
             Some(Fault::Fails(errno)) => reply.refuse(Errno::from_i32(errno.raw_os_error())),
