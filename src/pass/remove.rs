@@ -76,8 +76,15 @@ pub fn tree_while(
             }
         };
         let entries = [(parent.as_fd(), name)];
-        lift::without_locks(parent.as_fd(), &entries, &mut from_parent, || rustix::fs::unlinkat(parent, name, flags))?;
-        removed += 1;
+        let gone = lift::without_locks(parent.as_fd(), &entries, &mut from_parent, || {
+            rustix::fs::unlinkat(parent, name, flags)
+        });
+        match gone {
+            Ok(()) => removed += 1,
+            // Gone all the same: somebody else was faster, or a server did it and its answer was lost.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
         Ok(())
     })?;
     Ok(removed)

@@ -231,7 +231,11 @@ impl Staging {
 
     fn remove_from_root(&self) -> io::Result<()> {
         match remove::tree(self.root.as_fd(), &self.name, &mut |locks| self.lift(locks)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            // Not there at all, or only something in it had gone.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match sys::stat_at(self.root.as_fd(), &self.name) {
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
+                _ => Err(e),
+            },
             other => other.map(|_| ()),
         }
     }
