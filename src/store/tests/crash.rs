@@ -44,7 +44,8 @@ fn a_killed_writer_leaves_every_acknowledged_batch_and_no_part_of_one() {
         let mut child = child_of(name, CHILD, scratch.path());
         let mut lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
         let safe = |line: std::io::Result<String>| line.ok()?.strip_prefix("safe ")?.parse::<u64>().ok();
-        let mut last = lines.by_ref().find_map(safe).expect("a first batch");
+        // The clock runs from the second flush on: a slow machine takes its time for the first ones.
+        let mut last = lines.by_ref().filter_map(safe).find(|n| *n > 0).expect("a second flush");
         let id = child.id();
         let killer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(40 + 23 * round));
@@ -54,7 +55,6 @@ fn a_killed_writer_leaves_every_acknowledged_batch_and_no_part_of_one() {
         last = lines.filter_map(safe).last().unwrap_or(last);
         killer.join().expect("killer");
         assert_eq!(child.wait().expect("wait").signal(), Some(libc::SIGKILL));
-        assert!(last > 0, "the child was killed before it wrote");
 
         let catalog = open_catalog(scratch.path()).expect("open after the kill");
         catalog.check().expect("quick_check");
