@@ -204,7 +204,7 @@ pub fn wire(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(specification) = Specification::parse(&text) {
         assert_eq!(Specification::parse(&specification.line()).ok(), Some(specification.clone()), "{specification:?}");
-        if let Err(error) = specification.work() {
+        if let Err(error) = specification.work(&crate::throttle::Throttle::new(None)) {
             assert!(!escape(error.to_string().as_bytes()).contains(char::is_control));
         }
     }

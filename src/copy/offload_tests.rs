@@ -159,7 +159,7 @@ fn a_run_that_is_to_stop_waits_for_one_piece_at_most() {
 fn the_rate_limit_holds_for_what_the_server_moves() {
     let (dir, server) = (memory(), ServerCopy::new(true));
     let (source, target) = (source(dir.path(), 6 << 20), make(dir.path(), "target"));
-    let pace = Pace::new(Some(8 << 20), || false);
+    let pace = Pace::new(&crate::throttle::Throttle::new(Some(8 << 20)), || false);
     let begun = Instant::now();
     let ends = Ends { source: &source, target: &target, size: 6 << 20, holes: Holes::None };
     assert!(server.copy(&ends, &Between { pace: &pace, halted: &|| false, moved: &|_| {} }).unwrap());

@@ -110,10 +110,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most so many bytes a second; a wait ends early once `stop` answers true.
+    /// At the rate of `throttle`; a wait ends early once `stop` answers true.
     #[must_use]
-    pub fn new(bytes_per_second: Option<u64>, stop: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { throttle: Throttle::new(bytes_per_second), stop: Box::new(stop), beat: Arc::default() }
+    pub fn new(throttle: &Throttle, stop: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { throttle: throttle.clone(), stop: Box::new(stop), beat: Arc::default() }
     }
 
     /// Counts its blocks there.
@@ -126,7 +126,7 @@ impl Pace {
     /// As fast as it goes.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self::new(None, || false)
+        Self::new(&Throttle::new(None), || false)
     }
 
     /// Waits until so many bytes may move.

@@ -15,6 +15,7 @@ mod delete;
 mod digests;
 mod directory;
 mod extras;
+mod inspect;
 mod journal;
 mod lift;
 mod nursery;
@@ -41,10 +42,12 @@ mod workers;
 use std::sync::Arc;
 
 pub use confine::{Confined, Confinement, confine};
+pub use inspect::{InspectOptions, Known, inspect};
 pub use options::{
     BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions, canonical,
 };
 pub use report::{Counter, Event, Observer, Opened, Outcome, Progress, Stop, Summary};
+pub use row::digest;
 pub use trash::{Entry as TrashEntry, Expired, Fate as RestoreFate, RestoreOptions, Restored};
 
 use crate::error::Error;

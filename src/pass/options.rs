@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::fidelity::{IdMap, LossClass};
 use crate::sys::{Kind, Stat};
+use crate::throttle::Throttle;
 use crate::tree::filter::Filter;
 
 /// Which verb the run carries out.
@@ -123,6 +124,8 @@ pub struct Options {
     pub kind: JobKind,
     pub source: PathBuf,
     pub destination: PathBuf,
+    /// Where both roots may lie, see [`super::setup::RootPlace`].
+    pub within: Vec<PathBuf>,
     pub verify: VerifyLevel,
     pub dry_run: bool,
     /// Send an [`super::Event::Item`] for each change (`-n`, `-i`, `-v`).
@@ -147,8 +150,8 @@ pub struct Options {
     pub provision: Provision,
     /// Data threads; `None` lets the probe decide.
     pub jobs: Option<usize>,
-    /// Content bytes written a second, both directions counted once.
-    pub bytes_per_second: Option<u64>,
+    /// Content bytes written, both directions counted once. May be changed while the run goes on.
+    pub throttle: Throttle,
     pub accept_loss: Vec<LossClass>,
     pub state_dir: Option<PathBuf>,
     /// Vanished entries count as failures (24).
@@ -175,6 +178,8 @@ pub fn canonical(options: &Options) -> Vec<(&'static str, String)> {
 pub struct VerifyOptions {
     pub source: PathBuf,
     pub destination: PathBuf,
+    /// Where both roots may lie, see [`super::setup::RootPlace`].
+    pub within: Vec<PathBuf>,
     /// Send [`super::Event::Compared`] for equal entries too.
     pub items: bool,
     pub filter: Filter,
@@ -184,7 +189,8 @@ pub struct VerifyOptions {
     pub id_map: IdMap,
     pub backend: BackendChoice,
     pub jobs: Option<usize>,
-    pub bytes_per_second: Option<u64>,
+    /// Content bytes read of one side.
+    pub throttle: Throttle,
     pub manifest: Option<PathBuf>,
     pub manifest_holes: bool,
     /// Leave out the comparison of classes the caller has accepted as lost.
@@ -200,7 +206,8 @@ pub struct ManifestOptions {
     pub directory: PathBuf,
     pub items: bool,
     pub jobs: Option<usize>,
-    pub bytes_per_second: Option<u64>,
+    /// Content bytes read of one side.
+    pub throttle: Throttle,
     /// As [`Options::confine`].
     pub confine: bool,
 }

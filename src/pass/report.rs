@@ -14,6 +14,7 @@ use crate::fidelity::LossClass;
 use crate::tree::plan::Change;
 
 use super::confine::Confined;
+use super::inspect::Known;
 
 /// One counter that many threads add to and one reads.
 #[derive(Debug, Default)]
@@ -132,6 +133,8 @@ pub enum Event<'a> {
         what: &'a str,
     },
     EntryFailed(&'a EntryError),
+    /// What a catalog knows of an entry that was asked for.
+    Entry(&'a Known<'a>),
     /// Something that the destination can't hold. Each class is sent with at most
     /// [`crate::limits::LOSS_EXAMPLES`] examples; the counts are in the summary.
     Loss {
@@ -191,7 +194,7 @@ pub enum Outcome {
 #[derive(Clone, Debug)]
 pub struct Summary {
     pub job: uuid::Uuid,
-    /// `migrate`, `sync` or `verify`.
+    /// `migrate`, `sync`, `verify` or `inspect`.
     pub kind: &'static str,
     pub dry_run: bool,
     pub exit: ExitCode,
@@ -255,6 +258,47 @@ impl Outcome {
 }
 
 impl Summary {
+    /// Of a run that copied and compared nothing, and was no job.
+    #[must_use]
+    pub fn of(kind: &'static str) -> Self {
+        Self {
+            job: uuid::Uuid::nil(),
+            kind,
+            dry_run: false,
+            exit: ExitCode::Complete,
+            verify: "none",
+            passes: 0,
+            entries: 0,
+            files_copied: 0,
+            files_unchanged: 0,
+            directories_created: 0,
+            links_made: 0,
+            metadata_updated: 0,
+            bytes_copied: 0,
+            bytes_verified: 0,
+            proved: 0,
+            assumed: 0,
+            deleted: 0,
+            renamed: 0,
+            hot: 0,
+            failed: 0,
+            vanished: 0,
+            ignored: 0,
+            lost: BTreeMap::new(),
+            degraded: BTreeMap::new(),
+            unsettable: Vec::new(),
+            over_limit: None,
+            differing: 0,
+            missing: 0,
+            extra: 0,
+            share_digest: None,
+            metadata_digest: None,
+            backend: "none",
+            readback: "none",
+            elapsed: Duration::ZERO,
+        }
+    }
+
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         Outcome::of(self.exit)

@@ -22,7 +22,7 @@ use super::journal::Journal;
 use super::records::Records;
 use super::report::{Event, Observer, Opened, Progress, Stop, Summary};
 use super::retry::Retry;
-use super::setup::{Roots, foreign};
+use super::setup::{RootPlace, Roots, foreign};
 use super::staging::Staging;
 use super::state::{Parts, Run, Tally, Watcher};
 use super::trash::{self, Trash};
@@ -75,9 +75,14 @@ pub fn run(
 ) -> Result<Summary, Error> {
     let started = Instant::now();
     raise_descriptor_limit();
-    let (roots, absent) = Roots::open(&options.source, &options.destination, !options.dry_run, progress)?;
+    let (roots, absent) = Roots::open(
+        RootPlace { path: &options.source, within: &options.within },
+        RootPlace { path: &options.destination, within: &options.within },
+        !options.dry_run,
+        progress,
+    )?;
     let OpenedJob { job, resumed, source_has_trash, scratch } =
-        open_job(options, &roots, progress).inspect_err(|_| roots.unmake(&options.destination))?;
+        open_job(options, &roots, progress).inspect_err(|_| roots.unmake())?;
     let cores = super::batch::cores();
     let mut session = Session {
         options,
@@ -389,7 +394,7 @@ impl Session<'_> {
             self.learn(&staging, &mut destination_traits).map_err(|e| self.root_error(Side::Destination, e))?;
         }
         let stop = Arc::clone(self.stop);
-        let pace = Pace::new(self.options.bytes_per_second, move || stop.requested()).counting(&self.progress.beat);
+        let pace = Pace::new(&self.options.throttle, move || stop.requested()).counting(&self.progress.beat);
         let trash = self.options.trash.filter(|_| !self.options.dry_run).map(|keep| {
             Trash::new(Arc::clone(&self.roots.destination), self.job.id(), keep, destination_traits.clone())
         });

@@ -1,6 +1,9 @@
 //! The two roots, before anything is copied: opened, checked, judged.
 
+use std::ffi::CString;
+use std::io::{self, ErrorKind::NotFound};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,8 +25,8 @@ pub struct Roots {
     pub destination_stat: Stat,
     pub durability: Durability,
     pub read_back: ReadBack,
-    /// The destination did not stand, and was made.
-    pub made: bool,
+    /// The destination did not stand, and was made: the directory that holds it, and its name there.
+    made: Option<(OwnedFd, CString)>,
     /// Both are of a kind whose server may copy between them by itself.
     pub server_copy: bool,
     /// Both roots lie in memory file systems.
@@ -43,23 +46,32 @@ impl Roots {
     /// run the parent stands in for it, nothing of which is looked at, and the answer is true.
     ///
     /// # Errors
-    /// [`Error::Root`] for a root that can't be used, [`Error::Guard`] for roots in one another.
-    pub fn open(source: &Path, destination: &Path, make: bool, progress: &Progress) -> Result<(Self, bool), Error> {
+    /// [`Error::Root`] for a root that can't be used, [`Error::Guard`] for roots in one another, and for one
+    /// that lies outside of where it may.
+    pub fn open(
+        source: RootPlace<'_>,
+        destination: RootPlace<'_>,
+        make: bool,
+        progress: &Progress,
+    ) -> Result<(Self, bool), Error> {
         progress.open_root(Some(Side::Source));
-        let from = open_one(source, Side::Source)?;
+        let from = source.open(Side::Source)?;
         progress.open_root(Some(Side::Destination));
-        let missing = !destination.exists();
-        let parent = destination.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut to =
-            if missing { open_parent(parent, destination)? } else { open_one(destination, Side::Destination)? };
+        let standing = destination.open(Side::Destination);
+        let missing = matches!(&standing, Err(Error::Root { source: Some(e), .. }) if e.kind() == NotFound);
+        let mut to = if missing { open_parent(destination)? } else { standing? };
         if missing {
             // Before anything is made: a directory inside the source would be in the source.
             outside(&from, &to)?;
         }
+        let mut new = None;
         if missing && make {
-            make_directory(destination)?;
-            to = open_one(destination, Side::Destination)?;
+            let name = make_directory(&to, destination.path)?;
+            let inside = sys::open_directory(to.as_fd(), &name);
+            let inside = inside.map_err(|e| root_error(Side::Destination, destination.path, e))?;
+            new = Some((std::mem::replace(&mut to, inside), name));
         }
+        let (source, destination) = (source.path, destination.path);
         let at = |side, path: &Path| {
             let path = path.to_owned();
             move |e| root_error(side, &path, e)
@@ -85,7 +97,7 @@ impl Roots {
             destination_stat,
             durability,
             read_back,
-            made: missing && make,
+            made: new,
             server_copy: server_may_copy(source_magic, magic),
             in_memory: [source_magic, magic].map(self::durability) == [Durability::Memory; 2],
         };
@@ -93,9 +105,9 @@ impl Roots {
     }
 
     /// The run was refused: a destination that was made for it goes again, if nothing is in it.
-    pub fn unmake(&self, destination: &Path) {
-        if self.made {
-            let _ = std::fs::remove_dir(destination);
+    pub fn unmake(&self) {
+        if let Some((parent, name)) = &self.made {
+            let _ = rustix::fs::unlinkat(parent, name.as_c_str(), rustix::fs::AtFlags::REMOVEDIR);
         }
     }
 
@@ -150,17 +162,64 @@ fn direct_works(directory: &OwnedFd) -> bool {
     }
 }
 
-/// Opens one root.
+/// A root as it was named, and where it may lie.
+#[derive(Clone, Copy, Debug)]
+pub struct RootPlace<'a> {
+    pub path: &'a Path,
+    /// Directories of which one has to hold it, reached from there without a symlink: whoever may name a root
+    /// may not own all that lies above it. Empty where the caller's own rights are the bound.
+    pub within: &'a [PathBuf],
+}
+
+impl RootPlace<'_> {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// [`Error::Root`], with what to do about it, [`Error::Guard`] where it lies outside.
+    pub fn open(self, side: Side) -> Result<OwnedFd, Error> {
+        self.open_at(self.path, side)?.map_err(|e| self.error(side, e))
+    }
+
+    /// Opens the root, or a directory above it.
+    fn open_at(self, path: &Path, side: Side) -> Result<io::Result<OwnedFd>, Error> {
+        if self.within.is_empty() {
+            return Ok(sys::open_root(path));
+        }
+        let plain = path.is_absolute() && !path.components().any(|part| part == std::path::Component::ParentDir);
+        let holders = self.within.iter().filter(|holder| plain && path.starts_with(holder));
+        let Some(holder) = holders.max_by_key(|holder| holder.components().count()) else {
+            return Err(Error::Guard {
+                what: format!("the {side} {} lies outside of the directories that are allowed", path.display()),
+                remedy: "name a directory below one of them, or have the list of allowed directories changed",
+            });
+        };
+        let below = path.strip_prefix(holder).unwrap_or(path);
+        let opened = sys::open_root(holder);
+        Ok(if below.as_os_str().is_empty() { opened } else { opened.and_then(|top| sys::open_beneath(&top, below)) })
+    }
+
+    fn error(self, side: Side, e: io::Error) -> Error {
+        if !self.within.is_empty() && matches!(e.raw_os_error(), Some(libc::ELOOP | libc::EXDEV)) {
+            return Error::Guard {
+                what: format!("a symlink lies on the way to the {side} {}", self.path.display()),
+                remedy: "name it by the path that the symlink leads to",
+            };
+        }
+        root_error(side, self.path, e)
+    }
+}
+
+/// Opens one root that the caller's own rights are the bound of.
 ///
 /// # Errors
 /// [`Error::Root`], with what to do about it.
 pub fn open_one(path: &Path, side: Side) -> Result<OwnedFd, Error> {
-    sys::open_root(path).map_err(|e| root_error(side, path, e))
+    RootPlace { path, within: &[] }.open(side)
 }
 
 /// The error of a root, with what to do about it.
 #[must_use]
-pub fn root_error(side: Side, path: &Path, e: std::io::Error) -> Error {
+pub fn root_error(side: Side, path: &Path, e: io::Error) -> Error {
     let (what, remedy) = match e.raw_os_error() {
         Some(libc::ENOENT) => ("no such directory", "check the path, and that the share is mounted"),
         Some(libc::ENOTDIR) => ("is not a directory", "copyd copies directories: name the directory that holds it"),
@@ -172,22 +231,28 @@ pub fn root_error(side: Side, path: &Path, e: std::io::Error) -> Error {
 }
 
 /// Opens the directory in which a destination that is missing is to be made.
-fn open_parent(parent: &Path, destination: &Path) -> Result<OwnedFd, Error> {
-    sys::open_root(parent).map_err(|e| match e.raw_os_error() {
+fn open_parent(destination: RootPlace<'_>) -> Result<OwnedFd, Error> {
+    let parent = destination.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    destination.open_at(parent, Side::Destination)?.map_err(|e| match e.raw_os_error() {
         Some(libc::ENOENT) => Error::Root {
             side: Side::Destination,
-            path: destination.to_owned(),
+            path: destination.path.to_owned(),
             what: "neither it nor its parent directory exists",
             remedy: "make the parent directory, or check that the share is mounted",
             source: Some(e),
         },
-        _ => root_error(Side::Destination, parent, e),
+        _ => destination.error(Side::Destination, e),
     })
 }
 
-fn make_directory(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().mode(0o700).create(path).map_err(|e| root_error(Side::Destination, path, e))
+/// Makes the destination, and gives its name.
+fn make_directory(parent: &OwnedFd, path: &Path) -> Result<CString, Error> {
+    let made = || {
+        let name = CString::new(path.file_name().unwrap_or_default().as_bytes())?;
+        rustix::fs::mkdirat(parent, name.as_c_str(), rustix::fs::Mode::RWXU)?;
+        Ok(name)
+    };
+    made().map_err(|e| root_error(Side::Destination, path, e))
 }
 
 /// Refuses a destination that would be made inside the source.

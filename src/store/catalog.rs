@@ -79,6 +79,12 @@ impl Owner {
 }
 
 impl Shared {
+    /// For readers alone: nobody's right to write hangs on it, and it gives out no ids.
+    pub fn reading(path: &Path, source_dev: u64) -> Self {
+        let owner = Owner::default();
+        Self { path: path.to_owned(), source_dev, next_directory: AtomicU64::new(u64::MAX), owner }
+    }
+
     pub fn failure(&self, error: rusqlite::Error) -> Error {
         database::failure(&self.path, error)
     }

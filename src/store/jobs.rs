@@ -29,6 +29,7 @@ use super::database::{self, Check, Schema, Sync, Upgrade, call_failed};
 use super::fence;
 use super::identity::{self, RootIdentity};
 use super::lock::Lock;
+use super::reader::CatalogReader;
 use super::state::StateDir;
 use crate::error::Error;
 use crate::limits;
@@ -141,6 +142,22 @@ impl Store {
             let lock = self.lock_job(found.id)?;
             Ok(lock.map(|lock| Some(self.job(found, lock, jobs, source))))
         })
+    }
+
+    /// The catalog of a job for reading alone, which another process may be writing; none where there is no
+    /// such job. Devices are told relative to the source's as of the last run.
+    ///
+    /// # Errors
+    /// [`Error::State`] when the state can't be used.
+    pub fn look(&self, id: Uuid) -> Result<Option<CatalogReader>, Error> {
+        let dev: Option<i64> = {
+            let _guard = self.lock()?;
+            let jobs = self.connect()?;
+            let found = jobs.query_row("SELECT source_dev FROM job WHERE id = ?", [id.to_string()], |row| row.get(0));
+            found.optional().map_err(|error| database::failure(&self.jobs_path(), error))?
+        };
+        let path = self.job_directory(id).join(CATALOG);
+        dev.map(|dev| CatalogReader::at(&path, dev.cast_unsigned())).transpose()
     }
 
     /// Whether a job has this root as its destination.

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
@@ -138,6 +139,11 @@ pub struct CatalogReader {
 }
 
 impl CatalogReader {
+    /// A reader of a catalog that this process has not opened otherwise.
+    pub(super) fn at(path: &Path, source_dev: u64) -> Result<Self, Error> {
+        Self::open(Arc::new(Shared::reading(path, source_dev)))
+    }
+
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         let connection = database::open_reader(&shared.path)?;
         Ok(Self {
@@ -233,6 +239,19 @@ impl CatalogReader {
         let read = || -> rusqlite::Result<Vec<(Vec<u8>, String)>> {
             let mut statement = self.connection.prepare("SELECT path, class FROM failure ORDER BY path")?;
             statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        read().map_err(|error| self.shared.failure(error))
+    }
+
+    /// Classes of what failed or was hot with one entry in the last run, a class for each side.
+    ///
+    /// # Errors
+    /// As [`CatalogReader::directory`].
+    pub fn failures_of(&self, path: &[u8]) -> Result<Vec<String>, Error> {
+        let read = || -> rusqlite::Result<Vec<String>> {
+            let mut statement =
+                self.connection.prepare_cached("SELECT class FROM failure WHERE path = ? ORDER BY class")?;
+            statement.query_map([path], |row| row.get(0))?.collect()
         };
         read().map_err(|error| self.shared.failure(error))
     }

@@ -42,6 +42,20 @@ pub fn open_root(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
+/// Opens a root below a directory that an operator has allowed: whoever owns a directory on the way can lead
+/// it nowhere else. Mounts are crossed, because shares are mounted there.
+///
+/// # Errors
+/// `ELOOP` at a symlink, `EXDEV` where the way leads out of the directory, and whatever `openat2` says.
+pub fn open_beneath(directory: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat2(directory, path, flags | OFlags::NOATIME, Mode::empty(), resolve) {
+        Err(rustix::io::Errno::PERM) => Ok(rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve)?),
+        other => Ok(other?),
+    }
+}
+
 /// Holds a directory that the user named without opening it: enough to ask what it is, and allowed
 /// after the process was confined to others.
 ///

@@ -13,7 +13,7 @@ mod stat;
 mod xattr;
 
 pub use at::{
-    Extent, ReadMode, create, hold_root, next_extent, open_directory, open_read, open_root, open_write,
+    Extent, ReadMode, create, hold_root, next_extent, open_beneath, open_directory, open_read, open_root, open_write,
     sync_file_system,
 };
 pub use attributes::{

@@ -24,14 +24,16 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    pub(super) fn new(bytes_per_second: NonZeroU64) -> Self {
+    /// An empty bucket that stands at `now`, the time that [`Bucket::reserve`] counts on from.
+    pub(super) fn beginning(bytes_per_second: NonZeroU64, now: Duration) -> Self {
         let rate = u128::from(bytes_per_second.get());
         let burst_bytes = (rate * u128::from(THROTTLE_BURST_MS) / 1000).max(u128::from(THROTTLE_BURST_BYTES_MIN));
         let burst = burst_bytes * NANOSECONDS_PER_SECOND;
-        Self { bytes_per_second: rate, burst, paid_until: burst }
+        let paid_until = now.as_nanos().saturating_mul(rate).saturating_add(burst);
+        Self { bytes_per_second: rate, burst, paid_until }
     }
 
-    /// Takes bytes at a time since the bucket was made; gives how long to wait before they move.
+    /// Takes bytes at a time; gives how long to wait before they move.
     /// A time before that of an earlier call, as threads that race may bring, is as good as any.
     pub(super) fn reserve(&mut self, now: Duration, bytes: u64) -> Duration {
         let now = now.as_nanos().saturating_mul(self.bytes_per_second);
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     fn bucket(rate: u64) -> Bucket {
-        Bucket::new(NonZeroU64::new(rate).expect("a rate"))
+        Bucket::beginning(NonZeroU64::new(rate).expect("a rate"), Duration::ZERO)
     }
 
     /// Bytes that a rate gives in a time, rounded up.
@@ -82,7 +84,7 @@ mod tests {
         for _ in 0..3 {
             assert!(bucket.reserve(Duration::MAX, u64::MAX) <= Duration::from_secs(4));
         }
-        let mut slow = super::Bucket::new(NonZeroU64::MIN);
+        let mut slow = super::Bucket::beginning(NonZeroU64::MIN, Duration::ZERO);
         assert_eq!(slow.reserve(Duration::ZERO, u64::MAX), Duration::from_nanos(u64::MAX));
     }
 

@@ -6,23 +6,31 @@
 mod bucket;
 
 use std::num::NonZeroU64;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::THROTTLE_NAP_MS;
 use bucket::Bucket;
 
 /// Limits the rate at which threads move bytes. Threads are served in the order in which they ask,
-/// so none starves.
+/// so none starves. Copies are one throttle: whoever holds one can change the rate for all.
+#[derive(Clone, Debug)]
+pub struct Throttle(Arc<Shared>);
+
 #[derive(Debug)]
-pub struct Throttle {
-    limited: Option<Limited>,
+struct Shared {
+    /// Asked for every block, so that a run without a limit takes no lock.
+    limited: AtomicBool,
+    started: Instant,
+    rate: Mutex<Rate>,
 }
 
 #[derive(Debug)]
-struct Limited {
-    started: Instant,
-    bucket: Mutex<Bucket>,
+struct Rate {
+    bucket: Option<Bucket>,
+    /// How often it was changed: who waits at an old rate asks again.
+    changes: u64,
 }
 
 /// How a wait ended.
@@ -39,10 +47,20 @@ impl Throttle {
     /// A throttle for a rate in bytes a second; none, and zero, are no limit.
     #[must_use]
     pub fn new(bytes_per_second: Option<u64>) -> Self {
-        let limited = bytes_per_second
-            .and_then(NonZeroU64::new)
-            .map(|rate| Limited { started: Instant::now(), bucket: Mutex::new(Bucket::new(rate)) });
-        Self { limited }
+        let rate = Rate { bucket: None, changes: 0 };
+        let shared = Shared { limited: AtomicBool::new(false), started: Instant::now(), rate: Mutex::new(rate) };
+        let throttle = Self(Arc::new(shared));
+        throttle.set(bytes_per_second);
+        throttle
+    }
+
+    /// Changes the rate, also for those who wait: their bytes are asked for again at the new one.
+    pub fn set(&self, bytes_per_second: Option<u64>) {
+        let mut rate = self.0.rate();
+        let limit = bytes_per_second.and_then(NonZeroU64::new);
+        rate.bucket = limit.map(|limit| Bucket::beginning(limit, self.0.started.elapsed()));
+        rate.changes += 1;
+        self.0.limited.store(limit.is_some(), Ordering::Relaxed);
     }
 
     /// Waits until so many bytes may move, or until `stop` says so, which is asked before the wait
@@ -51,24 +69,22 @@ impl Throttle {
     /// Bytes of a wait that was stopped count as moved: the run is ending.
     #[inline]
     pub fn take(&self, bytes: u64, stop: impl Fn() -> bool) -> Taken {
-        match &self.limited {
-            None => Taken::Granted,
-            Some(limited) => limited.take(bytes, stop),
-        }
+        if self.0.limited.load(Ordering::Relaxed) { self.0.take(bytes, stop) } else { Taken::Granted }
     }
 }
 
-impl Limited {
+impl Shared {
+    /// A rate is whole after every step, so one that a panic left behind still serves.
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self, bytes: u64, stop: impl Fn() -> bool) -> Taken {
         if stop() {
             return Taken::Stopped;
         }
-        let wait = {
-            // A bucket is whole after every step, so one that a panic left behind still serves.
-            let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.reserve(self.started.elapsed(), bytes)
-        };
-        let asked = Instant::now();
+        let (mut wait, mut changes) = self.reserve(bytes);
+        let mut asked = Instant::now();
         loop {
             let left = wait.saturating_sub(asked.elapsed());
             if left.is_zero() {
@@ -78,7 +94,18 @@ impl Limited {
             if stop() {
                 return Taken::Stopped;
             }
+            if self.rate().changes != changes {
+                (wait, changes) = self.reserve(bytes);
+                asked = Instant::now();
+            }
         }
+    }
+
+    /// How long to wait, and at which rate.
+    fn reserve(&self, bytes: u64) -> (Duration, u64) {
+        let mut rate = self.rate();
+        let now = self.started.elapsed();
+        (rate.bucket.as_mut().map_or(Duration::ZERO, |bucket| bucket.reserve(now, bytes)), rate.changes)
     }
 }
 
@@ -131,6 +158,23 @@ mod tests {
             }
             assert!(started.elapsed() < Duration::from_secs(1));
         }
+    }
+
+    #[test]
+    fn a_new_rate_holds_for_who_waits_already_and_its_bucket_is_empty() {
+        let throttle = Throttle::new(Some(1000));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| throttle.take(1 << 40, || false));
+            std::thread::sleep(Duration::from_millis(120));
+            assert!(!waiting.is_finished());
+            throttle.set(None);
+            assert_eq!(waiting.join().unwrap(), Taken::Granted);
+        });
+        throttle.set(Some(10_000_000));
+        let started = Instant::now();
+        assert_eq!(throttle.take(2_000_000, || false), Taken::Granted);
+        let elapsed = started.elapsed();
+        assert!(elapsed >= Duration::from_millis(195) && elapsed < Duration::from_millis(600), "{elapsed:?}");
     }
 
     #[test]

@@ -27,4 +27,4 @@ pub use names::Name;
 pub use serve::{Worker, read_specification};
 pub use spec::{End, Filters, Ids, Kind, Limits, Line, Specification, marker_name};
 pub use supervise::{Handle, Listener, Settings, Supervisor, Verdict};
-pub use wire::{Command, Failure, Identity, LastWord, OverLimit, Report, Stall, Standing, line};
+pub use wire::{Command, Failure, Identity, Inspected, LastWord, OverLimit, Report, Stall, Standing, line};

@@ -21,18 +21,20 @@ use super::wire::{Command, Identity, Report};
 use crate::error::{Error, ExitCode};
 use crate::limits::WIRE_LINE_BYTES_MAX;
 use crate::pass::{self, Observer, Progress, Stop, Summary};
+use crate::throttle::Throttle;
 
 /// A worker before it has its work.
 #[derive(Debug)]
 pub struct Worker {
     emitter: Arc<Emitter>,
     stop: Arc<Stop>,
+    throttle: Throttle,
 }
 
 impl Worker {
     /// A worker that says what it has to say there.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self { emitter: Arc::new(Emitter::new(out)), stop: Arc::default() }
+        Self { emitter: Arc::new(Emitter::new(out)), stop: Arc::default(), throttle: Throttle::new(None) }
     }
 
     /// For a panic's last words.
@@ -55,11 +57,12 @@ impl Worker {
     ) -> ExitCode {
         let prepared = specification.and_then(|specification| {
             self.emitter.identify(Identity::from(&specification));
-            specification.work()
+            specification.work(&self.throttle)
         });
         self.attend(commands, |observer, progress, stop| match prepared? {
             Work::Copy(options) => pass::run(&options, observer, progress, stop),
             Work::Compare(options) => pass::verify(&options, observer, progress, stop),
+            Work::Inspect(options) => pass::inspect(&options, observer, stop),
             Work::AgainstManifest(options) => pass::verify_manifest(&options, observer, progress, stop),
         })
     }
@@ -83,10 +86,10 @@ impl Worker {
 
     /// Starts the thread that takes commands until there are no more.
     fn listen(&self, mut commands: impl BufRead + Send + 'static, orphaned: Arc<AtomicBool>) -> Result<(), Error> {
-        let (emitter, stop) = (self.emitter(), self.stop());
+        let (emitter, stop, throttle) = (self.emitter(), self.stop(), self.throttle.clone());
         let listening = std::thread::Builder::new().name("commands".into()).spawn(move || {
             while let Some(line) = next_line(&mut commands) {
-                obey(&line, &emitter, &stop);
+                obey(&line, &emitter, &stop, &throttle);
             }
             orphaned.store(true, Ordering::Relaxed);
             stop.request();
@@ -95,12 +98,13 @@ impl Worker {
     }
 }
 
-fn obey(line: &[u8], emitter: &Emitter, stop: &Stop) {
+fn obey(line: &[u8], emitter: &Emitter, stop: &Stop, throttle: &Throttle) {
     if line.trim_ascii().is_empty() {
         return;
     }
     match serde_json::from_slice(line) {
         Ok(Command::Cancel) => stop.request(),
+        Ok(Command::Limits { bytes_per_s }) => throttle.set(bytes_per_s),
         Err(_) => emitter.say(&Report::UnknownCommand { command: escape(line.trim_ascii()) }),
     }
 }

@@ -18,8 +18,10 @@ use super::names;
 use crate::error::Error;
 use crate::fidelity::{IdMap, LossClass};
 use crate::pass::{
-    BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions,
+    BackendChoice, Bounds, Extras, InspectOptions, JobKind, ManifestOptions, Options, Provision, VerifyLevel,
+    VerifyOptions,
 };
+use crate::throttle::Throttle;
 use crate::tree::filter::{Ending, FilesFrom, Filter};
 use crate::units::parse_duration;
 
@@ -37,6 +39,8 @@ pub enum Kind {
     Sync,
     /// Two trees, or with `manifest` and no `source` one tree against that.
     Verify,
+    /// Tell what the state of `job` knows of the entry at `path`, or of all; touches no tree.
+    Inspect,
 }
 
 impl Kind {
@@ -46,6 +50,7 @@ impl Kind {
             Self::Migrate => "migrate",
             Self::Sync => "sync",
             Self::Verify => "verify",
+            Self::Inspect => "inspect",
         }
     }
 }
@@ -58,7 +63,16 @@ pub struct Specification {
     pub kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<End>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub destination: End,
+    /// Of an `inspect`: the id of a job that ran with this state directory, as `started` gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// Of an `inspect`: an entry from the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
     /// Of a `migrate` or `sync`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub verify: VerifyLevel,
@@ -108,6 +122,10 @@ pub struct Specification {
     pub accept_loss: Vec<LossClass>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub strict: bool,
+    /// Directories of which one has to hold each root, reached from there without a symlink. None: the
+    /// worker's own rights are the bound.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub within: Vec<Line>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +218,7 @@ pub enum Work {
     Copy(Options),
     Compare(VerifyOptions),
     AgainstManifest(ManifestOptions),
+    Inspect(InspectOptions),
 }
 
 impl From<&Path> for End {
@@ -250,6 +269,9 @@ impl Specification {
             kind,
             source: source.map(End::from),
             destination: destination.into(),
+            job: None,
+            path: None,
+            path_b64: None,
             verify: VerifyLevel::default(),
             dry_run: false,
             items: false,
@@ -272,6 +294,7 @@ impl Specification {
             limits: Limits::default(),
             accept_loss: Vec::new(),
             strict: false,
+            within: Vec::new(),
             state_dir: None,
             state_dir_b64: None,
             manifest: None,
@@ -336,29 +359,65 @@ impl Specification {
     pub const fn level(&self) -> &'static str {
         match self.kind {
             Kind::Verify => "full",
+            Kind::Inspect => "none",
             _ => self.verify.word(),
         }
     }
 
-    /// What is to be done.
+    /// What is to be done. The rate of `throttle` becomes the one asked for, and stays in the caller's hand.
     ///
     /// # Errors
     /// [`Error::Usage`], naming the field.
-    pub fn work(&self) -> Result<Work, Error> {
+    pub fn work(&self, throttle: &Throttle) -> Result<Work, Error> {
+        throttle.set(self.limits.bytes_per_s);
+        if self.kind == Kind::Inspect {
+            return self.inspect().map(Work::Inspect);
+        }
+        self.refuse_foreign(self.kind.word(), &self.of_an_inspect())?;
         let destination = self.destination.path("destination")?;
         let source = self.source.as_ref().map(|end| end.path("source")).transpose()?;
         let manifest = path_of("manifest", self.manifest.as_deref(), self.manifest_b64.as_deref())?;
         match (self.kind, source, manifest) {
             (Kind::Migrate, Some(source), manifest) => {
-                self.copy(JobKind::Migrate, source, destination, manifest).map(Work::Copy)
+                self.copy(JobKind::Migrate, source, destination, manifest, throttle).map(Work::Copy)
             }
             (Kind::Sync, Some(source), manifest) => {
-                self.copy(JobKind::Sync, source, destination, manifest).map(Work::Copy)
+                self.copy(JobKind::Sync, source, destination, manifest, throttle).map(Work::Copy)
             }
-            (Kind::Verify, Some(source), manifest) => self.compare(source, destination, manifest).map(Work::Compare),
-            (Kind::Verify, None, Some(manifest)) => self.against(manifest, destination).map(Work::AgainstManifest),
+            (Kind::Verify, Some(source), manifest) => {
+                self.compare(source, destination, manifest, throttle).map(Work::Compare)
+            }
+            (Kind::Verify, None, Some(manifest)) => {
+                self.against(manifest, destination, throttle).map(Work::AgainstManifest)
+            }
             (_, None, _) => Err(wrong("source", "is missing")),
+            (Kind::Inspect, ..) => Err(wrong("kind", "inspect reads no tree")),
         }
+    }
+
+    /// What only an `inspect` has a use for, and whether it was said.
+    fn of_an_inspect(&self) -> [(bool, &'static str); 2] {
+        [(self.job.is_some(), "job"), (self.path.is_some() || self.path_b64.is_some(), "path")]
+    }
+
+    /// The three fields that an `inspect` has, and no other.
+    fn inspect(&self) -> Result<InspectOptions, Error> {
+        let bare = Self {
+            job: self.job.clone(),
+            path: self.path.clone(),
+            path_b64: self.path_b64.clone(),
+            state_dir: self.state_dir.clone(),
+            state_dir_b64: self.state_dir_b64.clone(),
+            destination: End::default(),
+            ..Self::new(Kind::Inspect, None, Path::new(""))
+        };
+        if *self != bare {
+            return Err(wrong("kind", "an inspect has a use for job, path and state_dir only"));
+        }
+        let job = self.job.as_deref().ok_or_else(|| wrong("job", "is missing"))?;
+        let job = uuid::Uuid::parse_str(job).map_err(|e| wrong("job", &e.to_string()))?;
+        let path = names::bytes(self.path.as_deref(), self.path_b64.as_deref()).map_err(|e| wrong("path", &e))?;
+        Ok(InspectOptions { job, path, state_dir: self.state_path()? })
     }
 
     fn copy(
@@ -367,6 +426,7 @@ impl Specification {
         source: PathBuf,
         destination: PathBuf,
         manifest: Option<PathBuf>,
+        throttle: &Throttle,
     ) -> Result<Options, Error> {
         let trash =
             self.trash.as_deref().map(parse_duration).transpose().map_err(|e| wrong("trash", &e.to_string()))?;
@@ -374,6 +434,7 @@ impl Specification {
             kind,
             source,
             destination,
+            within: self.allowed()?,
             verify: self.verify,
             dry_run: self.dry_run,
             items: self.items,
@@ -401,7 +462,7 @@ impl Specification {
             backend: self.backend,
             provision: self.provisioning,
             jobs: self.jobs()?,
-            bytes_per_second: self.limits.bytes_per_s,
+            throttle: throttle.clone(),
             accept_loss: self.accept_loss.clone(),
             state_dir: self.state_path()?,
             strict: self.strict,
@@ -416,11 +477,13 @@ impl Specification {
         source: PathBuf,
         destination: PathBuf,
         manifest: Option<PathBuf>,
+        throttle: &Throttle,
     ) -> Result<VerifyOptions, Error> {
         self.refuse_foreign("a verify", &self.of_a_copy())?;
         Ok(VerifyOptions {
             source,
             destination,
+            within: self.allowed()?,
             items: self.items,
             filter: self.filter()?,
             one_file_system: self.one_file_system,
@@ -428,7 +491,7 @@ impl Specification {
             id_map: self.ids()?,
             backend: self.backend,
             jobs: self.jobs()?,
-            bytes_per_second: self.limits.bytes_per_s,
+            throttle: throttle.clone(),
             manifest,
             manifest_holes: self.manifest_holes,
             accept_loss: self.accept_loss.clone(),
@@ -436,7 +499,7 @@ impl Specification {
         })
     }
 
-    fn against(&self, manifest: PathBuf, directory: PathBuf) -> Result<ManifestOptions, Error> {
+    fn against(&self, manifest: PathBuf, directory: PathBuf, throttle: &Throttle) -> Result<ManifestOptions, Error> {
         self.refuse_foreign("a verify", &self.of_a_copy())?;
         self.refuse_foreign(
             "a verify against a manifest",
@@ -444,14 +507,15 @@ impl Specification {
                 (!is_default(&self.filters), "filters"),
                 (self.limits.directory_entries.is_some(), "limits.directory_entries"),
                 (self.one_file_system, "one_file_system"),
+                (!self.within.is_empty(), "within"),
                 (!is_default(&self.id_map), "id_map"),
                 (!self.accept_loss.is_empty(), "accept_loss"),
                 (self.manifest_holes, "manifest_holes"),
                 (!is_default(&self.backend), "backend"),
             ],
         )?;
-        let (jobs, bytes_per_second) = (self.jobs()?, self.limits.bytes_per_s);
-        Ok(ManifestOptions { manifest, directory, items: self.items, jobs, bytes_per_second, confine: true })
+        let (jobs, throttle) = (self.jobs()?, throttle.clone());
+        Ok(ManifestOptions { manifest, directory, items: self.items, jobs, throttle, confine: true })
     }
 
     /// What only a copy has a use for, and whether it was said.
@@ -480,6 +544,15 @@ impl Specification {
         match fields.iter().find(|(said, _)| *said) {
             Some((_, field)) => Err(wrong(field, &format!("{what} has no use for it"))),
             None => Ok(()),
+        }
+    }
+
+    fn allowed(&self) -> Result<Vec<PathBuf>, Error> {
+        let path = |line: &Line| line.bytes("within").map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+        let paths: Vec<PathBuf> = self.within.iter().map(path).collect::<Result<_, _>>()?;
+        match paths.iter().find(|path| !path.is_absolute()) {
+            Some(path) => Err(wrong("within", &format!("{} is no absolute path", path.display()))),
+            None => Ok(paths),
         }
     }
 

@@ -4,12 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn unlimited() -> Throttle {
+    Throttle::new(None)
+}
+
 fn minimal(kind: &str) -> String {
     format!(r#"{{"schema":1,"kind":"{kind}","source":{{"export":"/a"}},"destination":{{"export":"/b"}}}}"#)
 }
 
 fn refusal(text: &str) -> String {
-    match Specification::parse(text).and_then(|found| found.work().map(drop)) {
+    match Specification::parse(text).and_then(|found| found.work(&unlimited()).map(drop)) {
         Err(Error::Usage { what, .. }) => what,
         other => panic!("{text}: {other:?}"),
     }
@@ -17,7 +21,7 @@ fn refusal(text: &str) -> String {
 
 #[test]
 fn the_least_specification_asks_what_the_command_line_asks_by_default() {
-    let Work::Copy(options) = Specification::parse(&minimal("migrate")).unwrap().work().unwrap() else {
+    let Work::Copy(options) = Specification::parse(&minimal("migrate")).unwrap().work(&unlimited()).unwrap() else {
         panic!("a migrate copies")
     };
     assert_eq!((options.kind, options.max_passes, options.verify), (JobKind::Migrate, 10, VerifyLevel::Readback));
@@ -26,11 +30,11 @@ fn the_least_specification_asks_what_the_command_line_asks_by_default() {
         (Extras::Guard, BackendChoice::Auto, Provision::Thin)
     );
     assert_eq!(options.source, PathBuf::from("/a"));
-    let Work::Copy(options) = Specification::parse(&minimal("sync")).unwrap().work().unwrap() else {
+    let Work::Copy(options) = Specification::parse(&minimal("sync")).unwrap().work(&unlimited()).unwrap() else {
         panic!("so does a sync")
     };
     assert_eq!(options.max_passes, 1);
-    assert!(matches!(Specification::parse(&minimal("verify")).unwrap().work().unwrap(), Work::Compare(_)));
+    assert!(matches!(Specification::parse(&minimal("verify")).unwrap().work(&unlimited()).unwrap(), Work::Compare(_)));
 }
 
 #[test]
@@ -63,7 +67,7 @@ fn a_misspelt_guard_an_unknown_value_and_a_field_without_use_are_refused_by_name
 fn a_verify_without_a_source_is_held_against_its_manifest() {
     let directory = Path::new("/tree");
     let specification = Specification::new(Kind::Verify, None, directory).with_manifest(Some(Path::new("/list")));
-    let Work::AgainstManifest(options) = specification.work().unwrap() else { panic!("one tree") };
+    let Work::AgainstManifest(options) = specification.work(&unlimited()).unwrap() else { panic!("one tree") };
     assert_eq!((options.manifest, options.directory), (PathBuf::from("/list"), directory.to_owned()));
     let narrowed = Specification { one_file_system: true, ..specification };
     assert!(refusal(&narrowed.line()).contains("one_file_system"));
@@ -133,8 +137,8 @@ proptest! {
         prop_assert!(!line.contains('\n'));
         let back = Specification::parse(&line).unwrap();
         prop_assert_eq!(&back, &specification);
-        let (Ok(Work::Copy(theirs)), Ok(Work::Copy(ours))) = (back.work(), specification.work()) else {
-            panic!("a migrate copies: {:?}", specification.work())
+        let (Ok(Work::Copy(theirs)), Ok(Work::Copy(ours))) = (back.work(&unlimited()), specification.work(&unlimited())) else {
+            panic!("a migrate copies: {:?}", specification.work(&unlimited()))
         };
         prop_assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
         prop_assert_eq!(crate::pass::canonical(&ours), crate::pass::canonical(&theirs));

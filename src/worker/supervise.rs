@@ -120,7 +120,7 @@ impl Supervisor {
         if settings.log {
             command.arg("--log");
         }
-        let keeps_state = specification.kind != Kind::Verify && !specification.dry_run;
+        let keeps_state = matches!(specification.kind, Kind::Migrate | Kind::Sync) && !specification.dry_run;
         let state_dir = keeps_state.then(|| StateDir::resolve(specification.state_path()?.as_deref())).transpose()?;
         Self::spawn(command, specification.line(), settings.timeout, state_dir)
     }
@@ -238,8 +238,13 @@ impl Handle {
     /// Asks for a stop at a safe point.
     pub fn cancel(&self) {
         self.0.seen().cancelled.get_or_insert_with(Instant::now);
-        // Nothing else has to be said: the form is a constant.
-        let line = serde_json::to_string(&Command::Cancel).unwrap_or_default();
+        self.tell(Command::Cancel);
+    }
+
+    /// Hands a command on. A worker that has gone, or is being ended, needs none.
+    pub fn tell(&self, command: Command) {
+        // A command has no key that is not a string, so it always has a form.
+        let line = serde_json::to_string(&command).unwrap_or_default();
         if let Some(commands) = &*lock(&self.0.commands) {
             let _ = commands.send(line);
         }

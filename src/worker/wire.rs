@@ -17,7 +17,8 @@ use super::escape::{escape, escape_path};
 use super::names::{DestinationName, Name, SourceName};
 use crate::error::{Class, Error, ExitCode, Side};
 use crate::fidelity::LossClass;
-use crate::pass::{Confined, Event, Outcome, Summary};
+use crate::pass::{Confined, Event, Known, Outcome, Summary, digest};
+use crate::store::Proof;
 use crate::tree::plan::Action;
 
 /// Version of the lines' form; a new field does not raise it, a changed one does.
@@ -78,6 +79,8 @@ pub enum Report<'a> {
         error: Option<String>,
         remedy: Text<'a>,
     },
+    /// What the state knows of an entry that was asked for.
+    Entry(Box<Inspected>),
     Loss {
         #[serde(flatten)]
         name: Name,
@@ -105,6 +108,38 @@ pub enum Report<'a> {
         command: String,
     },
     Summary(Box<LastWord>),
+}
+
+/// What a job's state knows of one entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspected {
+    #[serde(flatten)]
+    pub name: Name,
+    /// False where the job has never recorded it: all else is empty then, but for what failed.
+    pub known: bool,
+    /// Classes of what failed with it in the last run.
+    pub failed: Vec<String>,
+    pub kind: Option<String>,
+    /// It stands at the destination under its final name, durable.
+    pub published: bool,
+    /// Read from an unchanged source and read back equal.
+    pub proved: bool,
+    /// Some of its metadata could not be kept.
+    pub lost: bool,
+    /// What the source said when it was read: bytes, permission bits, owners, names of the inode.
+    pub size: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub links: u32,
+    /// Modification time at the source.
+    pub mtime_s: i64,
+    pub mtime_ns: u32,
+    /// `b3` or `b3-nonzero`, and lower-case hex.
+    pub digest_kind: Option<String>,
+    pub digest: Option<String>,
+    /// Of a symlink, in printable characters.
+    pub target: Option<String>,
 }
 
 /// Where the run stands.
@@ -295,10 +330,37 @@ impl<'a> From<&Event<'a>> for Report<'a> {
                 error: error.source.as_ref().map(ToString::to_string),
                 remedy: error.class.remedy().into(),
             },
+            Event::Entry(known) => Self::Entry(Box::new(known.into())),
             Event::Loss { class, path, detail } => Self::Loss { name: path.into(), class, detail: detail.into() },
             Event::Ignored { path, why } => Self::Ignored { name: path.into(), why: why.into() },
             Event::Note(text) => Self::Note { text: text.into() },
             Event::PassEnded { pass, copied, hot, failed } => Self::PassEnded { pass, copied, hot, failed },
+        }
+    }
+}
+
+impl From<&Known<'_>> for Inspected {
+    fn from(known: &Known<'_>) -> Self {
+        let said = Self { name: known.path.into(), failed: known.failures.to_vec(), ..Self::default() };
+        let Some(row) = known.row else { return said };
+        let digest = row.facts.digest.and_then(digest);
+        Self {
+            known: true,
+            kind: Some(row.facts.kind.word().into()),
+            published: row.facts.published.is_some(),
+            proved: row.facts.proof == Proof::Proved,
+            lost: row.facts.lost,
+            size: row.facts.source.size,
+            mode: row.facts.mode,
+            uid: row.facts.uid,
+            gid: row.facts.gid,
+            links: row.facts.nlink,
+            mtime_s: row.facts.source.mtime.seconds,
+            mtime_ns: row.facts.source.mtime.nanoseconds,
+            digest_kind: digest.map(|digest| digest.kind.word().into()),
+            digest: digest.map(|digest| digest.hex()),
+            target: row.target.map(escape),
+            ..said
         }
     }
 }
@@ -480,10 +542,16 @@ impl Formatter for Printable {
 
 /// One line of a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case")]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Stop at a safe point.
     Cancel,
+    /// Another rate from now on, in content bytes a second; null for none.
+    Limits {
+        // A rate that is left out by mistake must not lift the limit.
+        #[serde(deserialize_with = "Option::deserialize")]
+        bytes_per_s: Option<u64>,
+    },
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub fn event(report: &Report<'_>) {
         Report::Item { name: path, itemized, .. } => info!(name = %name(path), itemized = %text(itemized), "item"),
         Report::Deleted { name: path, kind } => info!(name = %name(path), kind = %text(kind), "deleted"),
         // A log of everything that is as it should be would hide what is not.
-        Report::Compared { sign: '=', .. } | Report::Progress(_) | Report::Summary(_) => {}
+        Report::Compared { sign: '=', .. } | Report::Progress(_) | Report::Entry(_) | Report::Summary(_) => {}
         Report::Compared { sign, name: path, what } => {
             warn!(%sign, name = %name(path), what = %text(what), "compared");
         }

@@ -74,7 +74,9 @@ pub fn line(report: &Report<'_>, detail: Detail) -> Option<Printed> {
         Report::UnknownCommand { command } => {
             Some(Printed::Note(format!("copyd: the worker does not know the command {}", escape(command.as_bytes()))))
         }
-        Report::EntryFailed { .. } | Report::Progress(_) | Report::Stall(_) | Report::Summary(_) => None,
+        Report::EntryFailed { .. } | Report::Entry(_) | Report::Progress(_) | Report::Stall(_) | Report::Summary(_) => {
+            None
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::pass::confine::{Confinement, confine};
 use crate::pass::report::{Counter, Event, Observer, Progress, Stop, Summary};
 use crate::pass::state::{Hashers, Watcher};
 use crate::sys::Kind;
+use crate::throttle::Throttle;
 use crate::tree::node::lock;
 
 /// In what an entry differs from its counterpart.
@@ -133,7 +134,7 @@ impl<'a> Judge<'a> {
         progress: &'a Progress,
         stop: &'a Arc<Stop>,
         items: bool,
-        bytes_per_second: Option<u64>,
+        throttle: &Throttle,
     ) -> Self {
         let stopped = Arc::clone(stop);
         Self {
@@ -142,7 +143,7 @@ impl<'a> Judge<'a> {
             observer: Watcher(observer),
             items,
             hashers: Hashers::default(),
-            pace: Arc::new(Pace::new(bytes_per_second, move || stopped.requested()).counting(&progress.beat)),
+            pace: Arc::new(Pace::new(throttle, move || stopped.requested()).counting(&progress.beat)),
             unlimited: Arc::new(Pace::unlimited().counting(&progress.beat)),
             losses: LossLog::new(move |class, path, detail| observer.event(&Event::Loss { class, path, detail })),
             entries: Counter::default(),
@@ -303,40 +304,25 @@ impl<'a> Judge<'a> {
         hold(self.differing.get() + self.missing.get() + self.extra.get() > 0, ExitCode::Mismatch);
         hold(progress.failed.get() + self.hot.get() > 0, ExitCode::SomeFailed);
         Summary {
-            job: uuid::Uuid::nil(),
-            kind: "verify",
-            dry_run: false,
             exit: ExitCode::first(&holding),
             verify: "full",
             passes: 1,
             entries: self.entries.get(),
-            files_copied: 0,
             files_unchanged: progress.files_unchanged.get(),
-            directories_created: 0,
-            links_made: 0,
-            metadata_updated: 0,
-            bytes_copied: 0,
             bytes_verified: progress.bytes_verified.get(),
             proved: self.proved.get(),
-            assumed: 0,
-            deleted: 0,
-            renamed: 0,
             hot: self.hot.get(),
             failed: progress.failed.get(),
             vanished: self.vanished.get(),
             ignored: self.ignored.get(),
             lost: self.losses.counts(Severity::Lost),
             degraded: self.losses.counts(Severity::Degraded),
-            unsettable: Vec::new(),
-            over_limit: None,
             differing: self.differing.get(),
             missing: self.missing.get(),
             extra: self.extra.get(),
-            share_digest: None,
-            metadata_digest: None,
             backend: backend.word(),
             readback,
-            elapsed: std::time::Duration::ZERO,
+            ..Summary::of("verify")
         }
     }
 }

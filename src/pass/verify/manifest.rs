@@ -185,7 +185,7 @@ fn open<'a>(
         std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
     };
     Ok(Against {
-        judge: Judge::new(observer, progress, stop, options.items, options.bytes_per_second),
+        judge: Judge::new(observer, progress, stop, options.items, &options.throttle),
         past_cache: PastCache::new(how),
         traits: SideTraits::probe(root.as_fd()).map_err(at)?,
         queue: Queue::default(),

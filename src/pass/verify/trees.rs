@@ -24,7 +24,7 @@ use crate::pass::confine::Confinement;
 use crate::pass::queue::{Next, Queue};
 use crate::pass::report::{Event, Observer, Opened, Progress, Stop, Summary};
 use crate::pass::session::raise_descriptor_limit;
-use crate::pass::setup::{self, Roots};
+use crate::pass::setup::{self, RootPlace, Roots};
 use crate::pass::workers::open_backend;
 use crate::sys;
 use crate::tree::filter::Seen;
@@ -125,7 +125,12 @@ fn open<'a>(
 ) -> Result<Trees<'a>, Error> {
     progress.open_root(Some(Side::Destination));
     refuse_absent(&options.destination)?;
-    let (roots, _) = Roots::open(&options.source, &options.destination, false, progress)?;
+    let (roots, _) = Roots::open(
+        RootPlace { path: &options.source, within: &options.within },
+        RootPlace { path: &options.destination, within: &options.within },
+        false,
+        progress,
+    )?;
     observer.opened(&Opened { source: Some(&roots.source), destination: &roots.destination })?;
     progress.open_root(None);
     let at = |side, e| {
@@ -138,7 +143,7 @@ fn open<'a>(
     let slowest = judge::slower(source_kind, roots.durability);
     Ok(Trees {
         options,
-        judge: Judge::new(observer, progress, stop, options.items, options.bytes_per_second),
+        judge: Judge::new(observer, progress, stop, options.items, &options.throttle),
         past_cache: PastCache::new(roots.read_back),
         source_traits: probe(Side::Source, &roots.source)?,
         destination_traits: probe(Side::Destination, &roots.destination)?,
