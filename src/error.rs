@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use bstr::ByteSlice;
 
 /// Which of the two trees an error concerns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     Source,
@@ -28,7 +28,9 @@ impl std::fmt::Display for Side {
 }
 
 /// The cause of one entry's failure, coarse enough to group a report by and to carry a remedy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// The entry was listed and is gone.

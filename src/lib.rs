@@ -7,7 +7,8 @@
 //! cli           one file a command; progress line, itemized changes, JSON lines
 //! worker        one job in one process: specification in, events out, commands in; its supervisor
 //! pass          scan → plan → transfer → fidelity → verify
-//! store         SQLite: a job's identity and the entries it made
+//! store         SQLite: a job's identity and the entries it made; the jobs of the daemon
+//! job           what a job of the daemon is: specification, record, transitions; pure
 //! tree          walk, filter, differences, plan, hard links
 //! copy          one file's state machine; blocks, chunks, holes; backends: uring, threads
 //! fidelity      capture and apply owner, mode, xattrs, ACLs, times, flags; classes of loss
@@ -25,6 +26,7 @@ pub mod fidelity;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod hash;
+pub mod job;
 pub mod limits;
 pub mod pass;
 pub mod store;

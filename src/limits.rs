@@ -350,3 +350,54 @@ pub const DESCRIPTORS_OF_A_WORKER: usize = 8;
 
 /// Directories that may be open however few files may be: a parent and its child on both sides.
 pub const DIRECTORIES_OPEN_MIN: usize = 4;
+
+/// Priorities go from 0 to this: enough steps to put one job between two others, few enough to be said.
+pub const PRIORITY_MAX: u8 = 100;
+/// The priority of a job that names none, with room on both sides.
+pub const PRIORITY_DEFAULT: u8 = 50;
+
+/// Bytes of the name of a project, a group or a network namespace: what is part of paths, URLs and metrics.
+pub const WORD_BYTES_MAX: usize = 64;
+/// Bytes of the name of a label or of an entry of `private_data`, as control planes of this field have it.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of such an entry's value, as they have it.
+pub const LABEL_VALUE_BYTES_MAX: usize = 1023;
+/// Entries of `labels` and of `private_data`: a record stays small enough to be written at each transition.
+pub const LABELS_MAX: usize = 64;
+
+/// Seconds that a field of a specification may hold: ten years, and no sum with a time overflows.
+pub const SECONDS_MAX: u64 = 3650 * 86_400;
+/// Seconds of a schedule: a pass more often than each second would be `--watch`, one a year is none.
+pub const SCHEDULE_S: std::ops::RangeInclusive<u64> = 1..=366 * 86_400;
+/// Ranges of one window: one for each hour of the day.
+pub const WINDOW_RANGES_MAX: usize = 24;
+
+/// Between two passes of a job that says nothing of it: often enough that a forecast or a replica is of use,
+/// seldom enough that a scan of some millions of entries has ended before.
+pub const SCHEDULE_DEFAULT_S: u64 = 15 * 60;
+
+/// Passes of a migration that says nothing of them, before it is ready though the source still changes much.
+pub const PASSES_DEFAULT: u32 = 10;
+/// Passes whose facts a job's record keeps, newest last: two days of refreshes.
+pub const PASSES_KEPT: usize = 200;
+/// Names of a source that still changes that a record keeps: enough to find who writes.
+pub const CHANGED_NAMES_KEPT: usize = 100;
+/// Bytes of one such name in the record.
+pub const CHANGED_NAME_BYTES_MAX: usize = 4096;
+
+/// Seconds of an expected pass below which another one would gain nothing for the cutover.
+pub const SHORT_PASS_S: u64 = 30;
+/// In percent of the pass before: a pass that still found more changes than that is no step towards fewer, and
+/// another one would find as many.
+pub const SHRINKING_PERCENT: u64 = 80;
+
+/// Runs in a row that died without having moved anything, after which a job is failed.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// Milliseconds before the first attempt after a run that died, ...
+pub const BACKOFF_MS_MIN: u64 = 5_000;
+/// ... twice as many before each further one, and at most so many.
+pub const BACKOFF_MS_MAX: u64 = 300_000;
+
+/// Milliseconds after which a run that was to end and has not said so is killed once more: what its supervisor
+/// itself grants, and some for the way.
+pub const KILL_AFTER_MS: u64 = 6_000;

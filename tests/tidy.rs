@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["worker"],
     &["pass"],
     &["store"],
+    &["job"],
     &["tree", "copy", "fidelity", "hash", "throttle"],
     &["sys"],
 ];

@@ -26,7 +26,9 @@ pub enum Severity {
 /// What decides between degraded and lost is the reader: whatever changes which bytes are read,
 /// under which name, or by whom, is lost; what only tunes the file system, or was asked for by the
 /// user (a mapped owner), is degraded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum LossClass {
     /// The time an inode was made (`statx` btime): the destination's own.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::fidelity::{IdMap, LossClass};
+pub use crate::job::{BackendChoice, Provision, VerifyLevel};
 use crate::sys::{Kind, Stat};
 use crate::throttle::Throttle;
 use crate::tree::filter::Filter;
@@ -24,55 +25,6 @@ impl JobKind {
             Self::Sync => "sync",
         }
     }
-}
-
-/// How far a copy is proved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerifyLevel {
-    /// No hash at all.
-    None,
-    /// The hash made on the way is kept and trusted.
-    Inline,
-    /// What is durable at the destination is read back past the cache and compared.
-    #[default]
-    Readback,
-    /// Read-back, and the source is read once more after publishing.
-    Full,
-}
-
-impl VerifyLevel {
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Inline => "inline",
-            Self::Readback => "readback",
-            Self::Full => "full",
-        }
-    }
-}
-
-/// Who moves the blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BackendChoice {
-    /// A short probe of the two file systems decides.
-    #[default]
-    Auto,
-    Uring,
-    Threads,
-}
-
-/// Whether holes stay holes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Provision {
-    /// Holes of the source stay holes.
-    #[default]
-    Thin,
-    /// Every byte is allocated at the destination; no clones.
-    Thick,
 }
 
 /// What may happen to entries at the destination that the source does not have.
