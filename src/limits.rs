@@ -401,3 +401,16 @@ pub const BACKOFF_MS_MAX: u64 = 300_000;
 /// Milliseconds after which a run that was to end and has not said so is killed once more: what its supervisor
 /// itself grants, and some for the way.
 pub const KILL_AFTER_MS: u64 = 6_000;
+
+/// How long a daemon waits for the one before it to let go of the state.
+pub const CONTROL_LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Prepared statements that the writer and each reader of the daemon's file keep: more than there are, so that no
+/// transition waits for the parser.
+pub const CONTROL_STATEMENTS: usize = 64;
+/// Connections of readers that are kept open between two requests.
+pub const CONTROL_READERS_IDLE: usize = 8;
+/// Failed entries of one pass that are kept by name; beyond it they are counted by class. Enough for every page
+/// that a person looks at; the catalog of the job knows all.
+pub const FAILURES_KEPT: usize = 10_000;
+/// Jobs that one sweep deletes at a time: the writer is held for some tens of milliseconds.
+pub const SWEEP_JOBS: u32 = 100;

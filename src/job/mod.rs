@@ -6,6 +6,7 @@
 
 mod check;
 mod event;
+pub mod group;
 mod input;
 mod record;
 mod schedule;
@@ -14,13 +15,14 @@ mod window;
 
 pub use check::word;
 pub use event::{Event, StoredEvent, What};
+pub use group::{Group, GroupState};
 pub use input::{
     Action, Command, CommandName, Forced, GroupInput, Input, Purpose, Refusal, RefusalReason, RunCommand, RunError,
     RunInput, RunPlan, RunSummary, Transition,
 };
 pub use record::{
-    ActiveRun, CutoverFacts, Ending, Failure, Forecast, ForecastBasis, Job, Outcome, PassFacts, RECORD_SCHEMA, State,
-    Totals, Verification, Waiting,
+    ActiveRun, CutoverFacts, Ending, Failure, Forecast, ForecastBasis, Job, Outcome, PassFacts, RECORD_SCHEMA,
+    RecordError, State, Totals, Verification, Waiting,
 };
 pub use schedule::{Schedule, ScheduleError};
 pub use spec::{

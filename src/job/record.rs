@@ -374,7 +374,27 @@ pub struct Job {
     pub finished_ms: Option<u64>,
 }
 
+/// A stored record that can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("the record's form is {found}, this copyd knows up to {RECORD_SCHEMA}")]
+    Newer { found: u32 },
+    #[error("the record is no job: {0}")]
+    Unreadable(#[from] serde_json::Error),
+}
+
 impl Job {
+    /// Reads a stored record of any form that there ever was.
+    ///
+    /// # Errors
+    /// It is of a newer form, or was altered.
+    pub fn from_record(schema: u32, text: &str) -> Result<Self, RecordError> {
+        match schema {
+            RECORD_SCHEMA => Ok(serde_json::from_str(text)?),
+            found => Err(RecordError::Newer { found }),
+        }
+    }
+
     /// A new job, which waits for its first run. The specification was checked.
     #[must_use]
     pub fn new(id: Uuid, spec: JobSpec, now_ms: u64) -> Self {

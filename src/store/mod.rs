@@ -6,6 +6,7 @@
 //! logs need shared memory between processes.
 
 mod catalog;
+pub mod control;
 mod database;
 mod fence;
 pub(crate) mod fuzzing;
