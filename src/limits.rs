@@ -414,3 +414,7 @@ pub const CONTROL_READERS_IDLE: usize = 8;
 pub const FAILURES_KEPT: usize = 10_000;
 /// Jobs that one sweep deletes at a time: the writer is held for some tens of milliseconds.
 pub const SWEEP_JOBS: u32 = 100;
+
+/// The latest passes that a forecast looks back on: five hours of refreshes, so that it knows the present load and
+/// not last week's.
+pub const FORECAST_PASSES: usize = 20;

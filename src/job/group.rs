@@ -121,7 +121,7 @@ pub fn barrier(members: &[Job]) -> Option<(GroupInput, Vec<usize>)> {
     None
 }
 
-fn in_cutover(job: &Job) -> bool {
+pub(super) fn in_cutover(job: &Job) -> bool {
     matches!(job.state, State::Cutover | State::Verifying) && job.cutover.is_some_and(|cutover| cutover.by_group)
 }
 

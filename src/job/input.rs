@@ -116,6 +116,17 @@ pub enum GroupInput {
     Abort { reason: String },
 }
 
+impl GroupInput {
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Cutover => "its group's cutover",
+            Self::Release => "its group's release",
+            Self::Abort { .. } => "its group's abort",
+        }
+    }
+}
+
 /// What a run says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunInput {

@@ -6,8 +6,10 @@
 
 mod check;
 mod event;
+mod forecast;
 pub mod group;
 mod input;
+mod machine;
 mod record;
 mod schedule;
 mod spec;
@@ -15,11 +17,13 @@ mod window;
 
 pub use check::word;
 pub use event::{Event, StoredEvent, What};
+pub use forecast::forecast;
 pub use group::{Group, GroupState};
 pub use input::{
     Action, Command, CommandName, Forced, GroupInput, Input, Purpose, Refusal, RefusalReason, RunCommand, RunError,
     RunInput, RunPlan, RunSummary, Transition,
 };
+pub use machine::{commands_allowed, created, step};
 pub use record::{
     ActiveRun, CutoverFacts, Ending, Failure, Forecast, ForecastBasis, Job, Outcome, PassFacts, RECORD_SCHEMA,
     RecordError, State, Totals, Verification, Waiting,

@@ -444,7 +444,8 @@ impl Job {
     /// comes before every priority; among equals the one that has waited longest.
     #[must_use]
     pub fn urgency(&self) -> (bool, u8, std::cmp::Reverse<(u64, Uuid)>) {
-        (self.cutover.is_some(), self.spec.priority, std::cmp::Reverse((self.updated_ms, self.id)))
+        let cutting_over = self.cutover.is_some() && matches!(self.state, State::Cutover | State::Verifying);
+        (cutting_over, self.spec.priority, std::cmp::Reverse((self.updated_ms, self.id)))
     }
 
     /// Milliseconds that the destination is behind the source, at least.

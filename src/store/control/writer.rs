@@ -365,9 +365,10 @@ fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
-/// When it ended, of a job that has; one that is compared once more after its end has not.
+/// When it ended, of a job that has; one that is compared once more after its end, or whose last run has yet to
+/// go, has not.
 fn finished_ms(job: &Job) -> Option<i64> {
-    job.state.is_final().then(|| job.finished_ms.unwrap_or(job.updated_ms).cast_signed())
+    (job.state.is_final() && job.run.is_none()).then(|| job.finished_ms.unwrap_or(job.updated_ms).cast_signed())
 }
 
 fn insert(transaction: &Transaction<'_>, job: &Job) -> rusqlite::Result<()> {
