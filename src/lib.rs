@@ -15,13 +15,14 @@
 //! hash          chunk hashing, subtree merge, manifest, share digest
 //! throttle      bytes a second
 //! sys           every unsafe block; ring, xattrs by name, ioctls
-//! limits error units   serve all
+//! limits error units escape   serve all
 //! fuzzing       each parser by itself, for the targets in fuzz/ and for nobody else
 //! ```
 
 pub mod cli;
 pub mod copy;
 pub mod error;
+pub mod escape;
 pub mod fidelity;
 #[doc(hidden)]
 pub mod fuzzing;

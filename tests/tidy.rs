@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Serve every layer, and use nothing of ours but each other.
-const SERVE_ALL: &[&str] = &["limits", "error", "units"];
+const SERVE_ALL: &[&str] = &["limits", "error", "units", "escape"];
 
 /// Layers at the same height that may use each other's types: user, used, why.
 const SIBLINGS: &[(&str, &str, &str)] = &[

@@ -12,7 +12,6 @@
 
 mod blame;
 mod emit;
-mod escape;
 mod meter;
 mod names;
 mod serve;
@@ -21,8 +20,8 @@ mod supervise;
 mod watch;
 mod wire;
 
+pub use crate::escape::{escape, escape_lines, escape_path};
 pub use emit::Emitter;
-pub use escape::{escape, escape_lines, escape_path};
 pub use names::Name;
 pub use serve::{Worker, read_specification};
 pub use spec::{End, Filters, Ids, Kind, Limits, Line, Specification, marker_name};

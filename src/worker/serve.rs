@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::emit::Emitter;
-use super::escape::escape;
 use super::spec::{Specification, Work};
 use super::watch::Watch;
 use super::wire::{Command, Identity, Report};
 use crate::error::{Error, ExitCode};
+use crate::escape::escape;
 use crate::limits::WIRE_LINE_BYTES_MAX;
 use crate::pass::{self, Observer, Progress, Stop, Summary};
 use crate::throttle::Throttle;

@@ -13,9 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use super::escape::{escape, escape_path};
 use super::names::{DestinationName, Name, SourceName};
 use crate::error::{Class, Error, ExitCode, Side};
+use crate::escape::{escape, escape_path};
 use crate::fidelity::LossClass;
 use crate::pass::{Confined, Event, Known, Outcome, Summary, digest};
 use crate::store::Proof;
