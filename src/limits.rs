@@ -380,6 +380,9 @@ pub const SCHEDULE_DEFAULT_S: u64 = 15 * 60;
 pub const PASSES_DEFAULT: u32 = 10;
 /// Passes whose facts a job's record keeps, newest last: two days of refreshes.
 pub const PASSES_KEPT: usize = 200;
+/// Stretches of time for which a job's record keeps how much was moved: a plot of a page's width shows no more,
+/// and they are some 5 KiB of what is written at each transition.
+pub const SPANS_KEPT: usize = 120;
 /// Names of a source that still changes that a record keeps: enough to find who writes.
 pub const CHANGED_NAMES_KEPT: usize = 100;
 /// Bytes of one such name in the record.

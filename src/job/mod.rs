@@ -12,6 +12,7 @@ mod input;
 mod machine;
 mod record;
 mod schedule;
+mod series;
 mod spec;
 mod window;
 
@@ -29,6 +30,7 @@ pub use record::{
     RecordError, State, Totals, Verification, Waiting,
 };
 pub use schedule::{Schedule, ScheduleError};
+pub use series::{Meter, Series, Span};
 pub use spec::{
     BackendChoice, Cutover, Filters, Ids, Invalid, JobPatch, JobSpec, Kind, Limits, LimitsPatch, Provision, SCHEMA,
     Side, VerifyLevel,

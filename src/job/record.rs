@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::input::{Purpose, RunSummary};
+use super::series::{Series, Span};
 use super::spec::{JobSpec, Kind};
 use crate::fidelity::LossClass;
 use crate::limits;
@@ -364,6 +365,9 @@ pub struct Job {
     /// Names that changed after a cutover had begun, at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub still_changing: Vec<String>,
+    /// How fast it moved: `[from_ms, length_ms, bytes, entries]` of at most 120 stretches of time, over all runs.
+    #[serde(default, skip_serializing_if = "Series::is_empty")]
+    pub throughput: Series,
     pub created_ms: u64,
     /// When its first run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -422,6 +426,7 @@ impl Job {
             switch_safe_ms: None,
             last_consistent_ms: None,
             still_changing: Vec::new(),
+            throughput: Series::default(),
             created_ms: now_ms,
             started_ms: None,
             updated_ms: now_ms,
@@ -452,6 +457,12 @@ impl Job {
     #[must_use]
     pub fn lag_ms(&self, now_ms: u64) -> Option<u64> {
         self.last_consistent_ms.map(|since| now_ms.saturating_sub(since))
+    }
+
+    /// Adds to the plot what was moved. Whoever hears a run does so in its copy of the record; it is stored with
+    /// the next transition, since no decision rests on it.
+    pub fn keep_span(&mut self, span: Span) {
+        self.throughput.push(span);
     }
 
     pub(super) fn keep_pass(&mut self, facts: PassFacts) {
