@@ -148,27 +148,14 @@ pub struct CopyArgs {
     /// Write nothing; print what would be done, as -i does.
     #[arg(short = 'n', long, help_heading = "What is done")]
     pub dry_run: bool,
-    /// Remove what only DST has (refused when SRC is empty, not listed whole, or another share than before).
-    #[arg(long, conflicts_with = "keep_extra", help_heading = "What is done")]
-    pub delete: bool,
-    /// Leave entries of DST alone that no earlier run of this job put there.
-    #[arg(long, help_heading = "What is done")]
-    pub keep_extra: bool,
-    /// Allow deletions although SRC is empty.
-    #[arg(long, help_heading = "What is done")]
-    pub allow_empty_source: bool,
+    #[command(flatten)]
+    pub deletions: DeletionArgs,
     /// The file NAME at the root of SRC tells this share from every other; without it nothing is done (exit 43).
     #[arg(long, value_name = "NAME", help_heading = "What is done")]
     pub source_marker: Option<OsString>,
     /// DST was replaced on purpose: it may lie on another file system than before.
     #[arg(long, help_heading = "What is done")]
     pub new_destination: bool,
-    /// Delete nothing at all if more than N entries would go (exit 25).
-    #[arg(long, value_name = "N", help_heading = "What is done")]
-    pub max_delete: Option<u64>,
-    /// Keep what is deleted or replaced for DURATION (30d) in .copyd-trash below DST.
-    #[arg(long, value_name = "DURATION", help_heading = "What is done")]
-    pub trash: Option<String>,
     /// Try only what an earlier run left as failed or hot; deletes nothing.
     #[arg(long, conflicts_with_all = ["dry_run", "delete"], help_heading = "What is done")]
     pub retry_failed: bool,
@@ -181,6 +168,52 @@ pub struct CopyArgs {
         help_heading = "What is done"
     )]
     pub max_passes: u32,
+    /// Write b3sum's list of digests to FILE, and metadata to FILE.jsonl.
+    #[arg(long, value_name = "FILE", help_heading = "Proof")]
+    pub manifest: Option<PathBuf>,
+    /// Standard digests in the manifest even for files of mostly zeros; costs CPU time for each zero.
+    #[arg(long, requires = "manifest", help_heading = "Proof")]
+    pub manifest_holes: bool,
+    #[command(flatten)]
+    pub proof: ProofArgs,
+
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    #[command(flatten)]
+    pub ids: IdArgs,
+    #[command(flatten)]
+    pub speed: SpeedArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+
+    /// Where jobs are kept [default: `$STATE_DIRECTORY`, else as root /var/lib/copyd, else `$XDG_STATE_HOME/copyd`].
+    #[arg(long, value_name = "DIR", help_heading = "Output and state")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What a copy does with what only DST has.
+#[derive(Debug, Args)]
+pub struct DeletionArgs {
+    /// Remove what only DST has (refused when SRC is empty, not listed whole, or another share than before).
+    #[arg(long, conflicts_with = "keep_extra", help_heading = "What is done")]
+    pub delete: bool,
+    /// Leave entries of DST alone that no earlier run of this job put there.
+    #[arg(long, help_heading = "What is done")]
+    pub keep_extra: bool,
+    /// Allow deletions although SRC is empty.
+    #[arg(long, help_heading = "What is done")]
+    pub allow_empty_source: bool,
+    /// Delete nothing at all if more than N entries would go (exit 25).
+    #[arg(long, value_name = "N", help_heading = "What is done")]
+    pub max_delete: Option<u64>,
+    /// Keep what is deleted or replaced for DURATION (30d) in .copyd-trash below DST.
+    #[arg(long, value_name = "DURATION", help_heading = "What is done")]
+    pub trash: Option<String>,
+}
+
+/// What a copy makes, how far it proves it, and what it may fall short of.
+#[derive(Debug, Args)]
+pub struct ProofArgs {
     /// Whether holes stay holes (thin) or every byte is allocated (thick).
     #[arg(long, value_name = "HOW", default_value = "thin", help_heading = "What is done")]
     pub provision: ProvisionWord,
@@ -195,31 +228,12 @@ pub struct CopyArgs {
     /// How far the copy is proved.
     #[arg(long, value_name = "LEVEL", default_value = "readback", help_heading = "Proof")]
     pub verify: VerifyWord,
-    /// Write b3sum's list of digests to FILE, and metadata to FILE.jsonl.
-    #[arg(long, value_name = "FILE", help_heading = "Proof")]
-    pub manifest: Option<PathBuf>,
-    /// Standard digests in the manifest even for files of mostly zeros; costs CPU time for each zero.
-    #[arg(long, requires = "manifest", help_heading = "Proof")]
-    pub manifest_holes: bool,
     /// Classes of loss that are accepted: what DST can't hold of them is reported, but is no failure (41).
     #[arg(long, value_name = "CLASS,...", value_delimiter = ',', help_heading = "Proof")]
     pub accept_loss: Vec<String>,
     /// Entries that vanished while copyd ran make the exit code 24.
     #[arg(long, help_heading = "Proof")]
     pub strict: bool,
-
-    #[command(flatten)]
-    pub scope: ScopeArgs,
-    #[command(flatten)]
-    pub ids: IdArgs,
-    #[command(flatten)]
-    pub speed: SpeedArgs,
-    #[command(flatten)]
-    pub output: OutputArgs,
-
-    /// Where jobs are kept [default: `$STATE_DIRECTORY`, else as root /var/lib/copyd, else `$XDG_STATE_HOME/copyd`].
-    #[arg(long, value_name = "DIR", help_heading = "Output and state")]
-    pub state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -296,6 +310,13 @@ pub struct SpeedArgs {
     /// Data threads.
     #[arg(long, value_name = "N|auto", default_value = "auto", help_heading = "Speed")]
     pub jobs: Jobs,
+    #[command(flatten)]
+    pub pace: PaceArgs,
+}
+
+/// How fast.
+#[derive(Debug, Args)]
+pub struct PaceArgs {
     /// Who moves the blocks; auto measures both file systems.
     #[arg(long, value_name = "NAME", default_value = "auto", help_heading = "Speed")]
     pub backend: BackendWord,

@@ -25,50 +25,50 @@ fn view(kind: Kind, args: &CopyArgs) -> View {
     }
     View {
         kind: kind.word(),
-        verify: VerifyLevel::from(args.verify).word(),
+        verify: VerifyLevel::from(args.proof.verify).word(),
         dry_run: args.dry_run,
         json: args.output.json,
         stats: args.output.stats,
         detail,
         log_file: args.output.log_file.clone(),
-        timeout: convert::timeout(args.speed.timeout.as_deref()).ok().flatten(),
+        timeout: convert::timeout(args.speed.pace.timeout.as_deref()).ok().flatten(),
     }
 }
 
 fn request(kind: Kind, args: &CopyArgs) -> Result<Request, Error> {
     // The view has it; here a wrong one is refused.
-    convert::timeout(args.speed.timeout.as_deref())?;
+    convert::timeout(args.speed.pace.timeout.as_deref())?;
     let source = location::local(&args.source, "SRC")?;
     let destination = location::local(&args.destination, "DST")?;
     // Looked at here for the sake of the words in which they are refused.
-    convert::keep(args.trash.as_deref())?;
+    convert::keep(args.deletions.trash.as_deref())?;
     convert::marker(args.source_marker.as_deref())?;
     let specification = Specification {
         filters: convert::filters(&args.scope.filter)?,
         id_map: convert::ids(&args.ids)?,
         limits: Limits {
-            bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())?,
-            file_bytes: convert::size("--max-size", args.max_size.as_deref())?,
-            file_allocated_bytes: convert::size("--max-allocated", args.max_allocated.as_deref())?,
+            bytes_per_s: convert::rate(args.speed.pace.bwlimit.as_deref())?,
+            file_bytes: convert::size("--max-size", args.proof.max_size.as_deref())?,
+            file_allocated_bytes: convert::size("--max-allocated", args.proof.max_allocated.as_deref())?,
             directory_entries: Some(args.scope.max_dir_entries),
         },
-        accept_loss: convert::accepted(&args.accept_loss)?,
-        verify: args.verify.into(),
+        accept_loss: convert::accepted(&args.proof.accept_loss)?,
+        verify: args.proof.verify.into(),
         dry_run: args.dry_run,
         items: args.dry_run || common::detail(&args.output).any(),
-        delete: args.delete,
-        keep_extra: args.keep_extra,
-        allow_empty_source: args.allow_empty_source,
+        delete: args.deletions.delete,
+        keep_extra: args.deletions.keep_extra,
+        allow_empty_source: args.deletions.allow_empty_source,
         new_destination: args.new_destination,
-        max_delete: args.max_delete,
-        trash: args.trash.clone(),
+        max_delete: args.deletions.max_delete,
+        trash: args.deletions.trash.clone(),
         max_passes: (kind == Kind::Migrate).then_some(args.max_passes),
         retry_failed: args.retry_failed,
         one_file_system: args.scope.one_file_system,
-        backend: args.speed.backend.into(),
-        provisioning: args.provision.into(),
+        backend: args.speed.pace.backend.into(),
+        provisioning: args.proof.provision.into(),
         jobs: args.speed.jobs.count(),
-        strict: args.strict,
+        strict: args.proof.strict,
         manifest_holes: args.manifest_holes,
         ..Specification::new(kind, Some(&source), &destination)
     };

@@ -19,7 +19,7 @@ pub fn run(args: &VerifyArgs) -> ExitCode {
         stats: args.output.stats,
         detail: common::detail(&args.output),
         log_file: args.output.log_file.clone(),
-        timeout: convert::timeout(args.speed.timeout.as_deref()).ok().flatten(),
+        timeout: convert::timeout(args.speed.pace.timeout.as_deref()).ok().flatten(),
     };
     let prepared = match args.roots.as_slice() {
         [directory] => against_manifest(args, directory),
@@ -35,17 +35,17 @@ fn two_trees(args: &VerifyArgs, roots: &[std::ffi::OsString]) -> Result<Request,
     if let Some(manifest) = &args.manifest {
         refuse_to_overwrite(manifest)?;
     }
-    convert::timeout(args.speed.timeout.as_deref())?;
+    convert::timeout(args.speed.pace.timeout.as_deref())?;
     let (source, destination) = (location::local(source, "SRC")?, location::local(destination, "DST")?);
     let specification = Specification {
         items: common::detail(&args.output).any(),
         filters: convert::filters(&args.scope.filter)?,
         one_file_system: args.scope.one_file_system,
         id_map: convert::ids(&args.ids)?,
-        backend: args.speed.backend.into(),
+        backend: args.speed.pace.backend.into(),
         jobs: args.speed.jobs.count(),
         limits: Limits {
-            bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())?,
+            bytes_per_s: convert::rate(args.speed.pace.bwlimit.as_deref())?,
             directory_entries: Some(args.scope.max_dir_entries),
             ..Limits::default()
         },
@@ -82,7 +82,7 @@ fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<Re
         (!args.ids.is_empty(), "--usermap, --groupmap and --chown"),
         (!args.accept_loss.is_empty(), "--accept-loss"),
         (args.manifest_holes, "--manifest-holes"),
-        (args.speed.backend != BackendWord::Auto, "--backend"),
+        (args.speed.pace.backend != BackendWord::Auto, "--backend"),
     ];
     if let Some((_, flags)) = foreign.iter().find(|(given, _)| *given) {
         return Err(Error::Usage {
@@ -90,12 +90,12 @@ fn against_manifest(args: &VerifyArgs, directory: &std::ffi::OsStr) -> Result<Re
             remedy: "the manifest says what is compared: leave them out",
         });
     }
-    convert::timeout(args.speed.timeout.as_deref())?;
+    convert::timeout(args.speed.pace.timeout.as_deref())?;
     let directory = location::local(directory, "DIR")?;
     let specification = Specification {
         items: common::detail(&args.output).any(),
         jobs: args.speed.jobs.count(),
-        limits: Limits { bytes_per_s: convert::rate(args.speed.bwlimit.as_deref())?, ..Limits::default() },
+        limits: Limits { bytes_per_s: convert::rate(args.speed.pace.bwlimit.as_deref())?, ..Limits::default() },
         ..Specification::new(Kind::Verify, None, &directory)
     };
     Ok(Request {
