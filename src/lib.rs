@@ -6,6 +6,7 @@
 //! main          parse, dispatch, exit code
 //! cli           one file a command; progress line, itemized changes, JSON lines
 //! worker        one job in one process: specification in, events out, commands in; its supervisor
+//! report        what a job did, as JSON and as a page
 //! pass          scan → plan → transfer → fidelity → verify
 //! store         SQLite: a job's identity and the entries it made; the jobs of the daemon
 //! job           what a job of the daemon is: specification, record, transitions; pure
@@ -30,6 +31,7 @@ pub mod hash;
 pub mod job;
 pub mod limits;
 pub mod pass;
+pub mod report;
 pub mod store;
 pub mod sys;
 pub mod throttle;

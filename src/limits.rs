@@ -421,3 +421,40 @@ pub const SWEEP_JOBS: u32 = 100;
 /// The latest passes that a forecast looks back on: five hours of refreshes, so that it knows the present load and
 /// not last week's.
 pub const FORECAST_PASSES: usize = 20;
+/// Port of the job API over TCP where a `--url` names none: the one that the example of the daemon's settings
+/// listens on.
+pub const API_PORT: u16 = 8443;
+
+/// Bytes that are read of a file that holds a token: none is as long, and another file named by mistake
+/// must not fill a header.
+pub const TOKEN_BYTES_MAX: u64 = 4096;
+
+/// How long a client tries to connect. On one machine it takes microseconds, over a network a lost packet or two.
+pub const API_CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a client waits for a whole answer: longer than the daemon gives itself (30 s), so that its own word
+/// on what took so long arrives.
+pub const API_ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Bytes of an answer that a client takes: a report with all the failures that are kept of a job is some MiB.
+pub const API_ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// How long a stream of events may be silent before it is opened again. The daemon sends a comment every 15 s.
+pub const SSE_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of one event in a stream: the longest carries a hundred names, each at most 4096 bytes, escaped.
+pub const SSE_LINE_BYTES_MAX: usize = 4 << 20;
+
+/// The first wait before a stream of events is opened again, ...
+pub const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+/// ... and the longest, each being twice the one before: a daemon that starts again needs seconds.
+pub const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes of a specification in a file: the daemon takes no longer body (a list of files is most of it).
+pub const SPECIFICATION_BYTES_MAX: u64 = 1 << 20;
+
+/// Entries that a report names for each cause or class: enough to see what they have in common.
+pub const REPORT_EXAMPLES: usize = 20;
+
+/// Events that stand in a report, the first tenth and the last: a replica of a year has a hundred thousand.
+pub const REPORT_EVENTS: usize = 1000;

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "lib", "fuzzing"],
     &["cli"],
     &["worker"],
+    &["report"],
     &["pass"],
     &["store"],
     &["job"],
