@@ -73,6 +73,12 @@ pub enum Verb {
         /// Write a log to stderr.
         #[arg(long)]
         log: bool,
+        /// Enter namespaces of one's own first, and give up all that no run needs.
+        #[arg(long, hide = true)]
+        isolated: bool,
+        /// With --isolated: the network namespace of that name instead of one without a network.
+        #[arg(long, value_name = "NAME", requires = "isolated", hide = true)]
+        network_namespace: Option<OsString>,
     },
     /// Write a completion script for SHELL to stdout.
     Completions {

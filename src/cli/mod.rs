@@ -53,7 +53,9 @@ fn dispatch(words: &[OsString]) -> ExitCode {
         Verb::Sync(args) => copy::sync(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Trash { verb } => trash::run(&verb),
-        Verb::Worker { spec, log } => worker::run(&spec, log),
+        Verb::Worker { spec, log, isolated, network_namespace } => {
+            worker::run(&spec, log, isolated.then_some(network_namespace.as_deref()))
+        }
         Verb::Completions { shell } => printed(Ok(packaging::completions(shell))),
         Verb::Man { directory } => man(directory.as_deref()),
         Verb::Help { verb } => printed(packaging::help(verb.as_deref()).map(String::into_bytes)),

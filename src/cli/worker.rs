@@ -1,5 +1,6 @@
 //! `copyd worker`: what every run is carried out by, and what a program in any language can call.
 
+use std::ffi::OsStr;
 use std::io::{self, BufReader};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,20 +12,30 @@ use super::output::log_to_stderr;
 use super::panics;
 use crate::error::{Error, ExitCode};
 use crate::pass::Stop;
-use crate::worker::{Specification, Worker, escape_path, read_specification};
+use crate::worker::{Specification, Worker, escape_path, forget_the_caller, isolate, read_specification};
 
-/// Carries out the specification in `file`, or the one that is the first line of stdin (`-`).
-pub fn run(file: &Path, log: bool) -> ExitCode {
-    if log {
-        log_to_stderr();
-    }
+/// Carries out the specification in `file`, or the one that is the first line of stdin (`-`). With `isolated` it
+/// enters namespaces of its own first, of the network the one that is named.
+pub fn run(file: &Path, log: bool, isolated: Option<Option<&OsStr>>) -> ExitCode {
+    // Before anything else: no descriptor is this process's own so far, and no thread.
+    let mut isolation = isolated.map(|_| forget_the_caller());
     let worker = Worker::new(io::stdout());
     panics::speak_through(worker.emitter() as _);
     let mut commands = BufReader::new(io::stdin());
-    let specification = watch_signals(worker.stop()).and_then(|()| match file.as_os_str().as_encoded_bytes() {
+    // The handlers speak through sockets, which an isolated process can't make any more.
+    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]);
+    let mut specification = match file.as_os_str().as_encoded_bytes() {
         b"-" => read_specification(&mut commands),
         _ => read_file(file),
-    });
+    };
+    if let (Some(network), Some(mut isolation)) = (isolated, isolation.take()) {
+        specification = specification.and_then(|found| isolate(&mut isolation, &found, network).map(|()| found));
+        worker.emitter().note_isolation(isolation);
+    }
+    if log {
+        log_to_stderr();
+    }
+    let specification = watch_signals(signals, worker.stop()).and(specification);
     worker.run(specification, commands)
 }
 
@@ -38,9 +49,9 @@ fn read_file(file: &Path) -> Result<Specification, Error> {
 
 /// SIGTERM asks for a stop at a safe point. SIGINT and SIGUSR1 are the supervisor's, and reach the worker
 /// only because a terminal sends them to all of a group.
-fn watch_signals(stop: Arc<Stop>) -> Result<(), Error> {
+fn watch_signals(signals: io::Result<Signals>, stop: Arc<Stop>) -> Result<(), Error> {
     let failed = |source| Error::Resources { what: "no thread or descriptor to watch for signals", source };
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(failed)?;
+    let mut signals = signals.map_err(failed)?;
     let watching = std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             if signal == SIGTERM {

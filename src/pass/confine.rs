@@ -58,6 +58,9 @@ pub struct Confined {
     pub no_new_privileges: bool,
     /// Capabilities that this process still can use, as their names in `capabilities(7)`.
     pub capabilities: Vec<Cow<'static, str>>,
+    /// Namespaces that are this process's own, as `/proc/PID/ns` names them.
+    #[serde(default)]
+    pub namespaces: Vec<Cow<'static, str>>,
     /// What could not be taken away, each with its reason.
     pub missing: Vec<String>,
 }
@@ -147,6 +150,12 @@ fn capabilities(writes: bool) -> CapabilitySet {
         // DAC_OVERRIDE: a state or a manifest in a directory of another owner.
         reading | CapabilitySet::DAC_OVERRIDE
     }
+}
+
+/// The most that any run keeps, as a set of bits: what a process that is to carry one out has to begin with.
+#[must_use]
+pub fn capabilities_max() -> u64 {
+    capabilities(true).bits()
 }
 
 fn names(capabilities: u64) -> Vec<Cow<'static, str>> {

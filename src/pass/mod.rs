@@ -41,7 +41,7 @@ mod workers;
 
 use std::sync::Arc;
 
-pub use confine::{Confined, Confinement, confine};
+pub use confine::{Confined, Confinement, capabilities_max, confine};
 pub use inspect::{InspectOptions, Known, inspect};
 pub use options::{
     BackendChoice, Bounds, Extras, JobKind, ManifestOptions, Options, Provision, VerifyLevel, VerifyOptions, canonical,

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use crate::sys::{Answer, file_system_uuid, stat_fd};
+use crate::sys::{Answer, file_system_uuid, nfs_volumes, stat_fd};
 
 /// A root as a job remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl RootIdentity {
         let fs_id = from_fsid(statvfs.f_fsid, stat.dev).or_else(uuid).or_else(|| {
             // Without procfs the device number has to do.
             let mounts = std::fs::read("/proc/thread-self/mountinfo").ok()?;
-            let volumes = std::fs::read("/proc/fs/nfsfs/volumes").unwrap_or_default();
+            let volumes = nfs_volumes();
             from_mount(&mounts, &volumes, stat.mount_id, stat.dev)
         });
         Ok(Self { path: path.to_owned(), dev: stat.dev, ino: stat.ino, fs_id, marker: None })

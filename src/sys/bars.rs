@@ -81,14 +81,40 @@ const BARRED: &[libc::c_long] = &[
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
+    // Other processes' share of the machine, and where memory lies.
+    libc::SYS_ioprio_set,
+    libc::SYS_setpriority,
+    libc::SYS_setrlimit,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_mbind,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_set_mempolicy,
+    SET_MEMPOLICY_HOME_NODE,
 ];
 
 /// Linux 6.15; the same number everywhere, as all calls since 424.
 const OPEN_TREE_ATTR: libc::c_long = 467;
 
+/// Linux 5.17.
+const SET_MEMPOLICY_HOME_NODE: libc::c_long = 450;
+
 #[cfg(target_arch = "x86_64")]
-const BARRED_HERE: &[libc::c_long] =
-    &[libc::SYS_fork, libc::SYS_vfork, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib];
+const BARRED_HERE: &[libc::c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+    // What no program has called for decades. Others of their age have no code in the kernel any more.
+    libc::SYS_uselib,
+    libc::SYS_ustat,
+    libc::SYS_sysfs,
+    libc::SYS__sysctl,
+];
 #[cfg(not(target_arch = "x86_64"))]
 const BARRED_HERE: &[libc::c_long] = &[];
 

@@ -7,9 +7,11 @@ mod buffers;
 mod confine;
 mod file_system;
 mod inode_flags;
+mod isolate;
 mod memory;
 mod ring;
 mod stat;
+mod view;
 mod xattr;
 
 pub use at::{
@@ -28,7 +30,12 @@ pub use inode_flags::{
     ExtendedFlags, get_extended_flags, get_extended_flags_at, get_flags, set_extended_flags, set_extended_flags_at,
     set_flags,
 };
+pub use isolate::{
+    Namespace, clear_environment, close_inherited, enter_network, harden, leave, leave_groups, network_named,
+    nfs_volumes,
+};
 pub use memory::Memory;
 pub use ring::{Ring, Transfer, in_flight};
 pub use stat::{Kind, Stat, Time, is_file, stat_at, stat_fd};
+pub use view::{Access, Place, show_only};
 pub use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};

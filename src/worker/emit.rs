@@ -1,10 +1,11 @@
 //! What a worker says: the engine's events and counters as lines on its stdout.
 
 use std::io::{BufWriter, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::blame::Roots;
+use super::isolate::Isolated;
 use super::meter::Meter;
 use super::spec::Specification;
 use super::wire::{Failure, Identity, LastWord, Report, Stall, Standing};
@@ -18,6 +19,8 @@ pub struct Emitter {
     began: Instant,
     said: Mutex<Said>,
     roots: Mutex<Roots>,
+    /// What this process gave up before it had a thread.
+    isolated: OnceLock<Isolated>,
 }
 
 /// What the last word needs again.
@@ -63,7 +66,14 @@ impl Emitter {
             began: Instant::now(),
             said: Mutex::new(said),
             roots: Mutex::default(),
+            isolated: OnceLock::new(),
         }
+    }
+
+    /// How far this process is isolated, for the event that tells what it still may.
+    pub fn note_isolation(&self, isolated: Isolated) {
+        // A process is isolated once.
+        let _ = self.isolated.set(isolated);
     }
 
     /// Whose lines these are.
@@ -149,6 +159,14 @@ impl Observer for Emitter {
             Event::Backend { backend, readback, .. } => {
                 let mut said = lock(&self.said);
                 (said.identity.backend, said.identity.readback) = (backend.into(), readback.into());
+            }
+            Event::Confined(confined) => {
+                if let Some(isolated) = self.isolated.get() {
+                    let mut confined = confined.clone();
+                    confined.namespaces.extend(isolated.namespaces.iter().map(|word| (*word).into()));
+                    confined.missing.extend(isolated.missing.iter().cloned());
+                    return self.say(&Report::from(&Event::Confined(&confined)));
+                }
             }
             _ => {}
         }

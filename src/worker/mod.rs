@@ -12,6 +12,7 @@
 
 mod blame;
 mod emit;
+mod isolate;
 mod meter;
 mod names;
 mod serve;
@@ -22,6 +23,7 @@ mod wire;
 
 pub use crate::escape::{escape, escape_lines, escape_path};
 pub use emit::Emitter;
+pub use isolate::{Isolated, forget_the_caller, isolate};
 pub use names::Name;
 pub use serve::{Worker, read_specification};
 pub use spec::{End, Filters, Ids, Kind, Limits, Line, Specification, marker_name};

@@ -354,6 +354,14 @@ impl Specification {
         path_of("state_dir", self.state_dir.as_deref(), self.state_dir_b64.as_deref())
     }
 
+    /// The manifest, as the specification has it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name in two forms.
+    pub fn manifest_path(&self) -> Result<Option<PathBuf>, Error> {
+        path_of("manifest", self.manifest.as_deref(), self.manifest_b64.as_deref())
+    }
+
     /// The level that the summary names: a verify compares content.
     #[must_use]
     pub const fn level(&self) -> &'static str {
@@ -376,7 +384,7 @@ impl Specification {
         self.refuse_foreign(self.kind.word(), &self.of_an_inspect())?;
         let destination = self.destination.path("destination")?;
         let source = self.source.as_ref().map(|end| end.path("source")).transpose()?;
-        let manifest = path_of("manifest", self.manifest.as_deref(), self.manifest_b64.as_deref())?;
+        let manifest = self.manifest_path()?;
         match (self.kind, source, manifest) {
             (Kind::Migrate, Some(source), manifest) => {
                 self.copy(JobKind::Migrate, source, destination, manifest, throttle).map(Work::Copy)
@@ -547,7 +555,7 @@ impl Specification {
         }
     }
 
-    fn allowed(&self) -> Result<Vec<PathBuf>, Error> {
+    pub(super) fn allowed(&self) -> Result<Vec<PathBuf>, Error> {
         let path = |line: &Line| line.bytes("within").map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
         let paths: Vec<PathBuf> = self.within.iter().map(path).collect::<Result<_, _>>()?;
         match paths.iter().find(|path| !path.is_absolute()) {
@@ -601,7 +609,7 @@ impl Specification {
 }
 
 impl End {
-    fn path(&self, field: &str) -> Result<PathBuf, Error> {
+    pub(super) fn path(&self, field: &str) -> Result<PathBuf, Error> {
         let found = path_of(field, self.export.as_deref(), self.export_b64.as_deref())?;
         found.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| wrong(field, "names no export"))
     }
