@@ -216,6 +216,11 @@ pub const CATALOG_WALK_ROWS: usize = 16 << 10;
 /// [`CATALOG_WALK_ROWS`] already) at least.
 pub const CATALOG_WALK_PAGE_ROWS: std::ops::RangeInclusive<usize> = 16..=2048;
 
+/// Rows of one directory that a reader keeps at a time, 2 MiB of them. What is smaller is read once and
+/// looked up in memory; of what is larger, pages are held against the names at the destination, and
+/// then those rows are fetched that a page of the source's listing names.
+pub const DIRECTORY_ROWS: usize = 8192;
+
 /// Milliseconds to wait for another connection of this process or an operator's `sqlite3`.
 pub const DATABASE_BUSY_MS: u64 = 10_000;
 

@@ -327,6 +327,63 @@ fn p4_what_neither_side_has_any_more_is_forgotten() {
     }
 }
 
+/// More entries than the rows of one directory that a run holds at a time.
+const CROWD: usize = 10_000;
+
+#[test]
+fn p4_in_a_crowded_directory_each_entry_meets_what_the_catalog_knows_of_it() {
+    let stage = Stage::new(FsType::Tmpfs);
+    let name = |number: usize| format!("crowd/{number:05}");
+    fs::create_dir(stage.source.join("crowd")).unwrap();
+    for number in 0..CROWD {
+        fs::write(stage.source.join(name(number)), number.to_le_bytes()).unwrap();
+    }
+    stage.sync().run().expect(0);
+    let run = stage.sync().run().expect(0);
+    assert_eq!((run.summary().count("files_copied"), run.summary().count("deleted")), (0, 0), "{run}");
+    let everywhere = |of: usize| (of..CROWD).step_by(1000);
+    for number in everywhere(1) {
+        fs::write(stage.source.join(name(number)), b"changed").unwrap();
+    }
+    for (of, roots) in [
+        (2, &[&stage.source, &stage.destination][..]),
+        (3, &[&stage.source]),
+        (4, &[&stage.destination]),
+        (5, &[&stage.destination]),
+    ] {
+        for (number, root) in everywhere(of).flat_map(|number| roots.iter().map(move |root| (number, root))) {
+            fs::remove_file(root.join(name(number))).unwrap();
+        }
+    }
+    // What the job made is gone there; what stands in its place is not the job's.
+    for number in everywhere(5) {
+        fs::write(stage.destination.join(name(number)), b"theirs").unwrap();
+    }
+    let run = stage.sync().run().expect(0);
+    assert_eq!((run.summary().count("files_copied"), run.summary().count("deleted")), (30, 10), "{run}");
+    assert_same(&stage.source, &stage.destination);
+    let verified = stage.verb("verify").run().expect(0);
+    for digest in ["share_digest", "metadata_digest"] {
+        assert_eq!(run.summary().text(digest), verified.summary().text(digest), "{run}{verified}");
+    }
+    // A name that was forgotten is anybody's; so is one that never was the job's.
+    for theirs in [name(2), name(9002), "crowd/!".into(), "crowd/~".into(), "crowd/04999x".into()] {
+        fs::write(stage.destination.join(&theirs), b"theirs").unwrap();
+        let run = moves_nothing(&stage.sync(), 43, &stage.destination);
+        assert_said(&run, &[&theirs, "no earlier run"]);
+        fs::remove_file(stage.destination.join(&theirs)).unwrap();
+    }
+    // The whole directory goes, entry by entry where others have put something into it.
+    fs::write(stage.destination.join("crowd/05000x"), b"theirs").unwrap();
+    fs::remove_dir_all(stage.source.join("crowd")).unwrap();
+    let run = moves_nothing(&stage.sync(), 43, &stage.destination);
+    assert_said(&run, &["crowd/05000x"]);
+    let run = stage.sync().arg("--keep-extra").run().expect(0);
+    assert_eq!(run.summary().count("deleted"), CROWD as u64 - 20, "{run}");
+    let left: Vec<_> = fs::read_dir(stage.destination.join("crowd")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["05000x"]);
+}
+
 #[test]
 fn p4_a_directory_of_others_in_the_place_of_a_file_is_replaced_only_with_delete() {
     let stage = Stage::new(FsType::Tmpfs);

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{EntryError, Error, Side};
-use crate::store::{Batch, Deletion, DirectoryRows};
+use crate::store::{Batch, Deletion};
 use crate::sys;
 use crate::tree::links::{Place, Role};
-use crate::tree::listing::Names;
 use crate::tree::node::lock;
 use crate::tree::plan::Action;
 
@@ -220,23 +219,16 @@ impl Run<'_> {
 
     /// Forgets what an earlier run made in a directory and neither side has any more: the digests speak of
     /// entries that there are, and what somebody puts under such a name later is not the job's own.
-    pub fn forget_gone(&self, node: &Arc<Directory>, source: &OwnedFd, names: &Names, rows: &DirectoryRows) {
-        let mut there = names.iter().map(|(name, _)| name.to_bytes()).peekable();
-        for row in rows.iter() {
-            // Both are in the order of names.
-            while there.next_if(|name| *name < row.name).is_some() {}
-            if there.peek() == Some(&row.name) {
-                continue;
-            }
-            let Ok(name) = CString::new(row.name) else { continue };
-            if sys::stat_at(source.as_fd(), &name).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-                self.forget(node, &name);
+    pub fn forget_gone<'n>(&self, node: &Arc<Directory>, source: &OwnedFd, gone_there: impl Iterator<Item = &'n CStr>) {
+        for name in gone_there {
+            if sys::stat_at(source.as_fd(), name).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                self.forget(node, name);
             }
         }
     }
 
     /// The catalog no longer has an entry, nor anything below it. A dry run forgets nothing.
-    pub fn forget(&self, node: &Arc<Directory>, name: &CString) {
+    pub fn forget(&self, node: &Arc<Directory>, name: &CStr) {
         if self.options.dry_run {
             return;
         }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::{EntryError, Error, Side};
-use crate::store::{CatalogReader, DirectoryRows, Facts};
+use crate::limits;
+use crate::store::{CatalogReader, DirectoryId, DirectoryRows, Facts};
 use crate::sys::{self, Kind};
 use crate::tree::filter::Verdict as Scope;
 use crate::tree::listing::Names;
@@ -56,11 +57,19 @@ impl Extra {
 struct Level {
     directory: Arc<Directory>,
     /// Entries that may go, if what is below them may.
-    left: Vec<(CString, Facts)>,
+    left: Vec<Left>,
     /// Something in it stays.
     mixed: bool,
     /// What of it goes.
     own: Vec<Extra>,
+}
+
+/// One of its entries. There can be millions.
+struct Left {
+    name: CString,
+    kind: Kind,
+    /// Under which its own entries stand in the catalog, where it is a directory that has any.
+    id: DirectoryId,
 }
 
 /// What may go of a tree that the source does not have.
@@ -172,7 +181,7 @@ impl Run<'_> {
         known: &Facts,
         reader: &CatalogReader,
     ) -> Result<Option<Own>, Error> {
-        match self.walk_own(node, name, known, reader) {
+        match self.walk_own(node, name, known.child.unwrap_or_default(), reader) {
             Ok(own) => Ok(Some(own)),
             Err(Broken::Run(e)) => Err(e),
             Err(Broken::Listing(path, e)) => {
@@ -187,15 +196,15 @@ impl Run<'_> {
         &self,
         node: &Arc<Directory>,
         name: &CStr,
-        known: &Facts,
+        id: DirectoryId,
         reader: &CatalogReader,
     ) -> Result<Own, Broken> {
-        let top = self.own_level(node, name.to_owned(), known, reader)?;
+        let top = self.own_level(node, name.to_owned(), id, reader)?;
         let mut levels: Vec<Level> = top.into_iter().collect();
         while let Some(level) = levels.last_mut() {
-            if let Some((name, facts)) = level.left.pop() {
-                let below = if facts.kind == Kind::Directory {
-                    self.own_level(&level.directory, name.clone(), &facts, reader)?
+            if let Some(Left { name, kind, id }) = level.left.pop() {
+                let below = if kind == Kind::Directory {
+                    self.own_level(&level.directory, name.clone(), id, reader)?
                 } else {
                     None
                 };
@@ -233,7 +242,7 @@ impl Run<'_> {
         &self,
         parent: &Arc<Directory>,
         name: CString,
-        known: &Facts,
+        id: DirectoryId,
         reader: &CatalogReader,
     ) -> Result<Option<Level>, Broken> {
         let path = || parent.path_of(&name);
@@ -242,26 +251,27 @@ impl Run<'_> {
         if stat.kind != Kind::Directory {
             return Ok(None);
         }
-        let id = known.child.unwrap_or_default();
         let directory = parent.child(name.clone(), Work::new(id, Standing::Existing, None, false));
         let fd = directory.open(Side::Destination).map_err(at)?;
         let names = Names::read(&fd, self.options.bounds.directory_entries).map_err(at)?;
-        let mut rows = DirectoryRows::default();
-        reader.directory(id, &mut rows).map_err(Broken::Run)?;
+        let mut page = DirectoryRows::default();
+        let mut rows = reader.paged(id, limits::DIRECTORY_ROWS, &mut page).map_err(Broken::Run)?;
         let mut level = Level { directory, left: Vec::new(), mixed: false, own: Vec::new() };
         for (name, _) in names.iter() {
             let path = level.directory.path_of(name);
             let kind = sys::stat_at(fd.as_fd(), name).map_err(|e| Broken::Listing(path.clone(), e))?.kind;
-            let row = rows.get(name.to_bytes()).map(|row| *row.facts);
+            let row = rows.find(name.to_bytes()).map_err(Broken::Run)?.map(|row| (row.facts.kind, row.facts.child));
             let in_scope = self.options.filter.decide(&path, kind == Kind::Directory) == Scope::Keep;
             let own = match self.options.extras {
                 _ if !in_scope => None,
-                Extras::Delete => Some(Facts { kind, ..row.unwrap_or_else(|| Facts::new(kind)) }),
+                Extras::Delete => Some((kind, row.and_then(|(_, child)| child))),
                 // A directory in the place of a file that the job made is somebody else's.
-                _ => row.filter(|row| row.kind == Kind::Directory || kind != Kind::Directory),
+                _ => row.filter(|(made, _)| *made == Kind::Directory || kind != Kind::Directory),
             };
             match own {
-                Some(facts) => level.left.push((name.to_owned(), facts)),
+                Some((kind, child)) => {
+                    level.left.push(Left { name: name.to_owned(), kind, id: child.unwrap_or_default() });
+                }
                 None if self.options.extras == Extras::Guard && in_scope => {
                     return Err(Broken::Run(foreign(&self.options.destination, &path)));
                 }

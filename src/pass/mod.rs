@@ -17,6 +17,7 @@ mod directory;
 mod extras;
 mod inspect;
 mod journal;
+mod known;
 mod lift;
 mod nursery;
 mod options;

@@ -15,7 +15,7 @@ use crate::copy::blocks::BlockIo;
 use crate::error::{Class, EntryError, Error, Side};
 use crate::fidelity::{self, Losses};
 use crate::limits;
-use crate::store::{CatalogReader, DirectoryRows, Facts, Proof, RowRef};
+use crate::store::{CatalogReader, Facts, Proof, RowRef};
 use crate::sys::{self, EntryRef, Kind, Stat};
 use crate::tree::filter::{Descend, Verdict as Scope};
 use crate::tree::links::{Place, Role};
@@ -26,14 +26,15 @@ use super::Extras;
 use super::again::Suspect;
 use super::decide::{self, Verdict};
 use super::directory::{Directory, Item, Standing, Work};
+use super::known::Known;
 use super::records::Batch;
 use super::retry::Retry;
 use super::state::{Run, Settled, Task, lane};
 
 /// What a scanning worker has at hand.
 pub struct Scanner<'w> {
-    pub reader: &'w mut CatalogReader,
-    pub rows: &'w mut DirectoryRows,
+    pub reader: &'w CatalogReader,
+    pub known: &'w mut Known,
     pub io: &'w mut dyn BlockIo,
     pub worker: usize,
 }
@@ -126,7 +127,7 @@ impl Run<'_> {
             kept: Batch::default(),
             path: None,
         };
-        scanner.rows.forget();
+        scanner.known.forget();
         if node.payload.standing == Standing::Existing {
             self.look_there(&mut sides, scanner)?;
         }
@@ -134,10 +135,10 @@ impl Run<'_> {
         let scope =
             if self.options.filter.is_empty() { Descend::All } else { self.options.filter.descend(&node.path()) };
         if let Some((retry, wanted)) = self.retry.and_then(|retry| Some((retry, retry.names_in(&node.path())?))) {
-            self.scan_names(&mut sides, retry, wanted, scanner);
+            self.scan_names(&mut sides, retry, wanted, scanner)?;
         } else if scope != Descend::No {
-            listing::pages::<std::io::Error>(&listed, self.options.bounds.directory_entries, |page| {
-                self.scan_page(&mut sides, page, scanner);
+            listing::pages::<Broken>(&listed, self.options.bounds.directory_entries, |page| {
+                self.scan_page(&mut sides, page, scanner)?;
                 self.close_nursery(node);
                 Ok(())
             })?;
@@ -147,21 +148,33 @@ impl Run<'_> {
     }
 
     /// Looks at these names only.
-    fn scan_names(&self, sides: &mut Sides, retry: &Retry, wanted: Vec<CString>, scanner: &mut Scanner<'_>) {
-        for name in wanted {
-            if self.halted() {
-                return;
-            }
-            let path = sides.node.path_of(&name);
-            match sys::stat_at(sides.source.as_fd(), &name) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    let stands = sides.names.see(&name);
-                    self.gone(retry, path, stands);
+    fn scan_names(
+        &self,
+        sides: &mut Sides,
+        retry: &Retry,
+        wanted: Vec<CString>,
+        scanner: &mut Scanner<'_>,
+    ) -> Result<(), Broken> {
+        let mut wanted = wanted.into_iter().map(|name| Listed { name, ino: 0 }).peekable();
+        while wanted.peek().is_some() {
+            let page: Vec<Listed> = wanted.by_ref().take(limits::LISTING_PAGE).collect();
+            scanner.known.want(scanner.reader, &page).map_err(Broken::Run)?;
+            for entry in page {
+                if self.halted() {
+                    return Ok(());
                 }
-                // What else is wrong with it is said where it is looked at.
-                _ => self.scan_entry(sides, Listed { name, ino: 0 }, scanner),
+                let path = sides.node.path_of(&entry.name);
+                match sys::stat_at(sides.source.as_fd(), &entry.name) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                        let stands = sides.names.see(&entry.name);
+                        self.gone(retry, path, stands);
+                    }
+                    // What else is wrong with it is said where it is looked at.
+                    _ => self.scan_entry(sides, entry, scanner),
+                }
             }
         }
+        Ok(())
     }
 
     fn open_there(&self, node: &Arc<Directory>) -> Result<Arc<OwnedFd>, Broken> {
@@ -205,21 +218,19 @@ impl Run<'_> {
             let _ = sides.node.payload.mtime_before.set(before.mtime);
         }
         sides.names = Names::read(destination, self.options.bounds.directory_entries).map_err(Broken::There)?;
-        scanner.reader.directory(sides.node.payload.id, scanner.rows).map_err(Broken::Run)?;
-        if self.options.extras != Extras::Guard {
-            return Ok(());
-        }
-        for (name, _) in sides.names.iter() {
-            let known = scanner.rows.get(name.to_bytes()).is_some()
+        let mut unknown = |name: &CStr| {
+            let allowed = self.options.extras != Extras::Guard
                 || self.reserved(&sides.node, name)
                 || self.out_of_scope(sides, name, destination)
                 // A run that was cut off has put entries there that its catalog does not know yet.
                 || (!self.catalog_complete && sys::stat_at(sides.source.as_fd(), name).is_ok());
-            if !known {
-                return Err(Broken::Run(super::setup::foreign(&self.options.destination, &sides.node.path_of(name))));
+            if allowed {
+                return Ok(());
             }
-        }
-        Ok(())
+            Err(super::setup::foreign(&self.options.destination, &sides.node.path_of(name)))
+        };
+        let id = sides.node.payload.id;
+        scanner.known.read(scanner.reader, id, &sides.names, &mut unknown).map_err(Broken::Run)
     }
 
     /// Names at the root that copyd never takes for a tenant's.
@@ -243,10 +254,11 @@ impl Run<'_> {
         self.options.filter.decide(&path, is_directory)
     }
 
-    fn scan_page(&self, sides: &mut Sides, page: &mut Vec<Listed>, scanner: &mut Scanner<'_>) {
+    fn scan_page(&self, sides: &mut Sides, page: &mut Vec<Listed>, scanner: &mut Scanner<'_>) -> Result<(), Broken> {
+        scanner.known.want(scanner.reader, page).map_err(Broken::Run)?;
         for entry in page.drain(..) {
             if self.halted() {
-                return;
+                return Ok(());
             }
             self.scan_entry(sides, entry, scanner);
             if sides.copy.len() >= limits::COPY_ENTRIES {
@@ -258,6 +270,7 @@ impl Run<'_> {
             self.carry_out(task, scanner.io, scanner.worker);
             self.queue.finished();
         }
+        Ok(())
     }
 
     /// Everything up to the decision: statx, filters, mounts.
@@ -282,7 +295,7 @@ impl Run<'_> {
         }
         if sides.node.is_root() && name.as_c_str() == super::trash::NAME {
             let exists = sides.names.see(&name);
-            let own = scanner.rows.get(name.to_bytes()).is_some();
+            let own = scanner.known.get(&name).is_some();
             if self.source_has_trash {
                 return self.ignored(&sides.node, &name, "the trash of a replica is never replicated");
             }
@@ -316,7 +329,7 @@ impl Run<'_> {
             }
         };
         if stat.kind == Kind::Directory {
-            let known = scanner.rows.get(name.to_bytes()).map(|row| *row.facts);
+            let known = scanner.known.get(&name).map(|row| *row.facts);
             return self.scan_directory(sides, name, stat, there, known, scanner.worker);
         }
         self.scan_leaf(sides, name, stat, there, scanner);
@@ -367,7 +380,7 @@ impl Run<'_> {
                 if leader.is_some_and(|leader| Some(leader.inode) == at) && self.known_row(scanner, &item).is_some() {
                     // Settled already and the same inode: nothing to do, and its row stands.
                     let known = self.known_row(scanner, &item);
-                    let target = scanner.rows.get(item.name.to_bytes()).and_then(|row| row.target);
+                    let target = scanner.known.get(&item.name).and_then(|row| row.target);
                     return self.row_stands(sides, &item, known.as_ref(), target);
                 }
                 item.node.payload.hold(1);
@@ -381,12 +394,12 @@ impl Run<'_> {
             item.differences = Differences { links: true, ..Differences::default() };
             return self.plan_copy(sides, item);
         }
-        let target = scanner.rows.get(item.name.to_bytes()).and_then(|row| row.target.map(<[u8]>::to_vec));
+        let target = scanner.known.get(&item.name).and_then(|row| row.target.map(<[u8]>::to_vec));
         self.scan_pair(sides, item, &there, known, target);
     }
 
     fn known_row(&self, scanner: &Scanner<'_>, item: &Item) -> Option<Facts> {
-        scanner.rows.get(item.name.to_bytes()).map(|row| *row.facts)
+        scanner.known.get(&item.name).map(|row| *row.facts)
     }
 
     fn scan_pair(
@@ -552,14 +565,14 @@ impl Run<'_> {
     fn keep_extras(&self, sides: Sides, scanner: &Scanner<'_>) -> Result<(), Broken> {
         let Some(destination) = sides.destination.as_ref().filter(|_| self.retry.is_none()) else { return Ok(()) };
         if sides.node.payload.standing == Standing::Existing && !self.halted() {
-            self.forget_gone(&sides.node, &sides.source, &sides.names, scanner.rows);
+            self.forget_gone(&sides.node, &sides.source, scanner.known.gone());
         }
         let mut extras = Vec::new();
         for (name, seen) in sides.names.iter() {
             if seen || self.reserved(&sides.node, name) || self.out_of_scope(&sides, name, destination) {
                 continue;
             }
-            let known = scanner.rows.get(name.to_bytes()).map(|row| *row.facts);
+            let known = scanner.known.look_up(scanner.reader, name).map_err(Broken::Run)?;
             self.extra(&sides.node, name, known, scanner.reader, &mut extras).map_err(Broken::Run)?;
         }
         if !extras.is_empty() {

@@ -9,7 +9,7 @@ use crate::copy::blocks::{BlockIo, Threads, Uring};
 use crate::copy::probe::Backend;
 use crate::error::{EntryError, Error, Side};
 use crate::fidelity::{self, Losses, MetadataDifferences, Times};
-use crate::store::{Batch, DirectoryRows, Facts, Proof, ROOT_PARENT, RowRef};
+use crate::store::{Batch, Facts, Proof, ROOT_PARENT, RowRef};
 use crate::sys::{self, EntryRef, Kind, Stat};
 use crate::tree::node::lock;
 use crate::tree::plan::{Action, Change};
@@ -18,6 +18,7 @@ use super::VerifyLevel;
 use super::again::planned;
 use super::directory::{Directory, Standing};
 use super::journal::Kept;
+use super::known::Known;
 use super::queue::Next;
 use super::records;
 use super::report::Event;
@@ -83,8 +84,8 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let mut reader = self.catalog.reader()?;
-        let mut rows = DirectoryRows::default();
+        let reader = self.catalog.reader()?;
+        let mut known = Known::default();
         loop {
             if self.halted() {
                 self.give_up_waiting();
@@ -92,7 +93,7 @@ impl Run<'_> {
             match self.queue.next() {
                 Next::Closed => return Ok(()),
                 Next::Task(Task::Scan(node)) => {
-                    let mut scanner = Scanner { reader: &mut reader, rows: &mut rows, io: io.as_mut(), worker };
+                    let mut scanner = Scanner { reader: &reader, known: &mut known, io: io.as_mut(), worker };
                     self.scan(&node, &mut scanner);
                     drop(node);
                     self.queue.finished();

@@ -15,6 +15,7 @@ mod identity;
 mod jobs;
 mod lock;
 mod order;
+mod paged;
 mod reader;
 mod row;
 mod state;
@@ -27,6 +28,7 @@ pub use growing::{Growing, Grown, GrownChunk};
 pub use identity::RootIdentity;
 pub use jobs::{Job, JobState, Opened, Store};
 pub use order::Visit;
+pub use paged::Paged;
 pub use reader::{CatalogReader, DirectoryRows, Snapshot};
 pub use row::{
     ContentDigest, DirectoryId, Facts, Fingerprint, LinkGroup, Proof, Published, ROOT_DIRECTORY, ROOT_PARENT, Row,

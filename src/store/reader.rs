@@ -15,6 +15,7 @@ use rusqlite::{Connection, Row as SqlRow};
 use super::catalog::Shared;
 use super::database::{self, Check};
 use super::order::{self, Visit};
+use super::paged::Paged;
 use super::row::{
     self, CELLS, COLUMN_COUNT, COLUMNS, Cells, DirectoryId, Facts, LinkGroup, Row, RowRef, STRINGS, Strings,
 };
@@ -196,6 +197,39 @@ impl CatalogReader {
         loaded.map(|()| row)
     }
 
+    /// The rows of these names, which ascend, into a buffer that is emptied first. What has no row is
+    /// left out.
+    ///
+    /// # Errors
+    /// As [`CatalogReader::directory`].
+    pub fn named<'n>(
+        &self,
+        directory: DirectoryId,
+        names: impl Iterator<Item = &'n [u8]>,
+        rows: &mut DirectoryRows,
+    ) -> Result<(), Error> {
+        let _snapshot = self.snapshot_unless_held()?;
+        rows.clear(directory);
+        for name in names {
+            let limit = rows.len() + 1;
+            self.add(&self.one, (directory.cast_signed(), name), limit, rows)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a directory in the order of their names, up to `page_rows` at a time in `rows`.
+    ///
+    /// # Errors
+    /// As [`CatalogReader::directory`].
+    pub fn paged<'r>(
+        &'r self,
+        directory: DirectoryId,
+        page_rows: usize,
+        rows: &'r mut DirectoryRows,
+    ) -> Result<Paged<'r>, Error> {
+        Paged::new(self, directory, page_rows, rows)
+    }
+
     /// Holds on to what is committed now: until it is dropped, all calls see this state, and each
     /// costs about half, because it needs no locks of its own. The log can't be used anew meanwhile, so
     /// hold it for a batch of directories, not for a pass.
@@ -209,6 +243,10 @@ impl CatalogReader {
             .map_err(|error| self.shared.failure(error))
     }
 
+    pub(super) fn snapshot_unless_held(&self) -> Result<Option<Snapshot<'_>>, Error> {
+        self.connection.is_autocommit().then(|| self.snapshot()).transpose()
+    }
+
     /// Lends every entry, the root first, in ascending order of the raw bytes of the full path
     /// (components joined by `/`, the root empty), as they were committed when the call, or the snapshot around it, began.
     /// Memory grows with the depth of the tree, not with its entries.
@@ -217,7 +255,7 @@ impl CatalogReader {
     /// As [`CatalogReader::directory`], and the first error that `visit` returns.
     pub fn for_each_sorted_by_path(&self, visit: &mut Visit<'_>) -> Result<(), Error> {
         // Pages that are read one after the other belong together.
-        let _snapshot = if self.connection.is_autocommit() { Some(self.snapshot()?) } else { None };
+        let _snapshot = self.snapshot_unless_held()?;
         order::walk(self, visit)
     }
 
@@ -335,11 +373,23 @@ impl CatalogReader {
         rows: &mut DirectoryRows,
     ) -> Result<(), Error> {
         rows.clear(directory);
+        self.add(sql, params, limit, rows)
+    }
+
+    /// Adds rows of the buffer's directory until it holds `limit`.
+    fn add(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        limit: usize,
+        rows: &mut DirectoryRows,
+    ) -> Result<(), Error> {
         let whole = self.fill(sql, params, limit, rows).map_err(|error| self.shared.failure(error))?;
         if whole {
             return Ok(());
         }
-        Err(self.damaged(format!("row {} of directory {directory} does not match its check sum", rows.len())))
+        let (row, directory) = (rows.len(), rows.directory);
+        Err(self.damaged(format!("row {row} of directory {directory} does not match its check sum")))
     }
 
     /// Steps until `limit` rows are in. A LIMIT in the statement would have `SQLite` plan it anew

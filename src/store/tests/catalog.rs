@@ -1,6 +1,6 @@
 //! Rows come back as they were written, in their order, against a model that sorts whole paths.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -103,6 +103,19 @@ fn put(model: &mut Model, catalog: &Catalog, directory_id: DirectoryId, name: &[
     batch
 }
 
+/// All names of a directory, three rows at a time.
+fn read_in_pages(reader: &CatalogReader, id: DirectoryId) -> Vec<Vec<u8>> {
+    let mut rows = DirectoryRows::default();
+    let mut paged = reader.paged(id, 3, &mut rows).expect("paged");
+    let mut names = Vec::new();
+    while let Some(row) = paged.peek().expect("peek") {
+        names.push(row.name.to_vec());
+        paged.step();
+    }
+    assert_eq!(paged.is_whole(), names.len() < 3);
+    names
+}
+
 fn compare(model: &Model, reader: &CatalogReader) {
     let expected: Vec<(Vec<u8>, Row)> = model.paths().into_iter().collect();
     assert_eq!(walk(reader).expect("walk"), expected);
@@ -126,6 +139,19 @@ fn compare(model: &Model, reader: &CatalogReader) {
             }
         }
         assert_eq!(paged, names);
+        assert_eq!(read_in_pages(reader, id), names);
+        let every_other: Vec<&[u8]> = names.iter().map(Vec::as_slice).step_by(2).collect();
+        // Names without a row stand before, between and behind those that have one.
+        let asked = every_other.iter().copied().chain([&b"\x01/"[..], b"a/b", b"\xff/"]).collect::<BTreeSet<_>>();
+        reader.named(id, asked.iter().copied(), &mut rows).expect("named");
+        assert_eq!(rows.iter().map(|row| row.name.to_vec()).collect::<Vec<_>>(), every_other);
+        for page_rows in 1..5 {
+            let mut held = reader.paged(id, page_rows, &mut rows).expect("paged");
+            for name in &asked {
+                let expected = model.rows.get(&(id, name.to_vec())).map(Row::borrow);
+                assert_eq!(held.find(name).expect("find"), expected);
+            }
+        }
     }
     let mut names = std::collections::HashMap::new();
     for group in expected.iter().filter_map(|(_, row)| row.facts.link_group()) {
