@@ -23,7 +23,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::escape::escape;
+use crate::escape::escape;
 use super::spec::{Kind, Specification};
 use crate::error::{Error, Side};
 use crate::pass::capabilities_max;
