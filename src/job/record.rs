@@ -213,7 +213,7 @@ pub struct CutoverFacts {
 /// What a comparison found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Verification {
-    pub at_ms: u64,
+    pub verified_ms: u64,
     pub equal: bool,
     /// Entries that were compared.
     pub entries: u64,

@@ -196,9 +196,6 @@ impl Step {
         let spec = self.job.spec.patched(&patch)?;
         let old = std::mem::replace(&mut self.job.spec, spec);
         self.event(What::LimitsChanged { patch });
-        // The time of the change itself: a change that says what holds already is one too.
-        self.job.updated_ms = self.now_ms;
-        self.job.generation += 1;
         let bytes_per_s = self.job.spec.limits.bytes_per_s;
         if bytes_per_s != old.limits.bytes_per_s && self.job.run.as_ref().is_some_and(|run| !run.stopping) {
             self.actions.push(Action::TellRun(RunCommand::Limits { bytes_per_s }));

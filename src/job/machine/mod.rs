@@ -86,7 +86,8 @@ impl Step {
     }
 
     fn finish(mut self, before: &Job) -> Transition {
-        let changed = self.job != *before;
+        // A command that finds its work done has been given all the same.
+        let changed = self.job != *before || !self.events.is_empty();
         if changed {
             self.job.generation = before.generation + 1;
             self.job.updated_ms = self.now_ms;

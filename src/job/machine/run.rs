@@ -72,9 +72,7 @@ impl Step {
                 }
             }
             RunInput::PassStarted => {
-                if matches!(self.job.state, State::Mounting | State::Probing) && self.job.kind() != Kind::Verify {
-                    self.to(State::Baseline, None);
-                }
+                self.arrive();
             }
             RunInput::Summary(summary) => run.summary = Some(summary),
             RunInput::Ended { exit_code, forced, moved } => self.ended(exit_code, forced, moved),
@@ -107,6 +105,9 @@ impl Step {
             End::Died => self.died(exit_code, forced, &summary, moved),
             end => {
                 self.job.attempt = 0;
+                if end.is_whole() {
+                    self.arrive();
+                }
                 match run.purpose {
                     Purpose::Pass => self.pass_ended(&run, &summary, end),
                     Purpose::CutoverPass => self.cutover_pass_ended(&summary, end),
@@ -114,6 +115,20 @@ impl Step {
                     Purpose::Verify => self.comparison_ended(&summary, end),
                 }
             }
+        }
+    }
+
+    /// The first run is past its beginnings, whatever of them it has said.
+    fn arrive(&mut self) {
+        match (self.job.kind(), self.job.state) {
+            (Kind::Verify, State::Mounting) => self.to(State::Verifying, None),
+            (Kind::Verify, _) => {}
+            (_, State::Mounting) => {
+                self.to(State::Probing, None);
+                self.to(State::Baseline, None);
+            }
+            (_, State::Probing) => self.to(State::Baseline, None),
+            _ => {}
         }
     }
 
@@ -166,7 +181,7 @@ impl Step {
             return;
         }
         let verification = Verification {
-            at_ms: self.now_ms,
+            verified_ms: self.now_ms,
             equal: end == End::Clean,
             entries: summary.entries,
             differing: summary.differing,
@@ -198,7 +213,7 @@ impl Step {
 
     fn migrate_pass_ended(&mut self) {
         match self.job.state {
-            State::Mounting | State::Probing | State::Baseline => {
+            State::Baseline => {
                 // Once at least, because only a second pass measures what a look costs and how much changes.
                 self.to(State::Incremental, None);
                 self.start_next(Purpose::Pass);

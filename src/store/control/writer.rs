@@ -323,6 +323,12 @@ impl Control {
         })
     }
 
+    /// Many jobs at once, without events.
+    #[cfg(test)]
+    pub(super) fn insert_all(&mut self, jobs: &[Job]) -> Result<(), Error> {
+        self.write(|transaction| jobs.iter().try_for_each(|job| insert(transaction, job)))
+    }
+
     pub(super) fn write<T>(
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,

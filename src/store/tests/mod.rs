@@ -82,7 +82,7 @@ fn walk(reader: &CatalogReader) -> Result<Vec<(Vec<u8>, Row)>, crate::error::Err
 }
 
 /// Runs the test `name` of this binary again, as a child that finds `directory` in `variable`.
-fn child_of(name: &str, variable: &str, directory: &Path) -> Child {
+pub(in crate::store) fn child_of(name: &str, variable: &str, directory: &Path) -> Child {
     Command::new(std::env::current_exe().expect("own path"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(variable, directory)
@@ -93,7 +93,7 @@ fn child_of(name: &str, variable: &str, directory: &Path) -> Child {
 }
 
 /// The directory a parent handed over, in a child.
-fn handed_over(variable: &str) -> Option<PathBuf> {
+pub(in crate::store) fn handed_over(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }
 
