@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use crate::cli;
 use crate::fidelity::{self, IdMap, LossClass};
 use crate::hash::manifest;
+use crate::job::{JobPatch, JobSpec, Schedule, Window};
 use crate::limits::SIZE_BYTES_MAX;
 use crate::pass;
 use crate::store;
@@ -27,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("attributes", attributes),
     ("filter", filter),
     ("id_maps", id_maps),
+    ("job", job),
     ("location", location),
     ("manifest", manifest),
     ("records", records),
@@ -105,6 +107,42 @@ pub fn id_maps(data: &[u8]) {
 
 fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
+}
+
+/// What a caller asks of the daemon: a specification, a change to it, and the times in both: two parts.
+///
+/// # Panics
+/// Where a specification that was taken is refused when it is written out and read again, or a change makes of
+/// it one that would be.
+pub fn job(data: &[u8]) {
+    let [text, change] = parts::<2>(data);
+    if let Ok(text) = std::str::from_utf8(text) {
+        if let Ok(window) = text.parse::<Window>() {
+            let _ = (window.at(0), window.at(1_770_000_000_000), window.at(u64::MAX));
+        }
+        if let Ok(schedule) = text.parse::<Schedule>() {
+            assert!(schedule.next_ms(7, 0) > 7, "it goes on");
+        }
+    }
+    let change = JobPatch::parse(change);
+    match JobSpec::parse(text) {
+        Ok(specification) => {
+            taken_again(&specification);
+            if let Ok(Ok(changed)) = change.map(|change| specification.patched(&change)) {
+                taken_again(&changed);
+                assert_eq!(changed.source, specification.source, "a change is to what may be changed");
+            }
+        }
+        Err(refused) => assert!(!refused.what.is_empty() && !refused.remedy.is_empty(), "{refused:?}"),
+    }
+}
+
+fn taken_again(specification: &JobSpec) {
+    let text = serde_json::to_vec(specification).unwrap_or_default();
+    assert_eq!(JobSpec::parse(&text).as_ref(), Ok(specification), "it is the same when it is read again");
+    for (side, name) in [(&specification.source, "source"), (&specification.destination, "destination")] {
+        assert!(side.path(name).is_ok_and(|path| path.is_absolute()), "{side:?}");
+    }
 }
 
 /// SRC and DST, and the escaping of what is said of them.

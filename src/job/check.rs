@@ -33,7 +33,8 @@ fn blamed(path: &str, error: &serde_json::Error) -> Invalid {
     let named = ["unknown field `", "missing field `", "duplicate field `"]
         .iter()
         .find_map(|start| what.strip_prefix(start)?.split_once('`').map(|(field, _)| field));
-    let path = if path == "." { "" } else { path };
+    // Where the text ends before the next field is named, its place is a question mark.
+    let path = path.strip_suffix('?').unwrap_or(path).trim_end_matches('.');
     let field = match named {
         Some(name) if path.is_empty() || path == name => name.to_owned(),
         Some(name) if path.ends_with(&format!(".{name}")) => path.to_owned(),

@@ -474,3 +474,7 @@ impl Side {
         check::export(&self.export, side)
     }
 }
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -235,7 +235,7 @@ fn drawn(kind: Kind) -> Edges {
         let back = place(state);
         edges.extend([(Paused, back), (Failed, back)]);
     }
-    edges.extend([(Mounting, Queued), (Probing, Queued)]);
+    edges.extend([(Mounting, Queued), (Probing, Queued)].into_iter().filter(|(from, _)| living.contains(from)));
     edges.extend([(Paused, Cancelled), (Paused, Cancelling), (Cancelling, Cancelled)]);
     edges
 }
