@@ -454,6 +454,9 @@ pub const SSE_LINE_BYTES_MAX: usize = 4 << 20;
 pub const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 /// ... and the longest, each being twice the one before: a daemon that starts again needs seconds.
 pub const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(10);
+/// How long it is tried: an update of the machine's packages starts a daemon again within it, and a script must not
+/// wait for one that has gone for good.
+pub const RECONNECT_FOR: Duration = Duration::from_secs(300);
 
 /// Bytes of a specification in a file: the daemon takes no longer body (a list of files is most of it).
 pub const SPECIFICATION_BYTES_MAX: u64 = 1 << 20;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::job::args::{ConnectArgs, GroupVerb, JobVerb};
 use super::rules::FilterArgs;
 use crate::pass::{BackendChoice, Provision, VerifyLevel};
 
@@ -62,6 +63,22 @@ pub enum Verb {
         #[command(subcommand)]
         verb: TrashVerb,
     },
+    /// Hand jobs to a daemon, watch and steer them.
+    #[command(subcommand_required = true, arg_required_else_help = true, subcommand_value_name = "VERB")]
+    Job {
+        #[command(flatten)]
+        connect: ConnectArgs,
+        #[command(subcommand)]
+        verb: JobVerb,
+    },
+    /// Steer jobs that cut over together.
+    #[command(subcommand_required = true, arg_required_else_help = true, subcommand_value_name = "VERB")]
+    Group {
+        #[command(flatten)]
+        connect: ConnectArgs,
+        #[command(subcommand)]
+        verb: GroupVerb,
+    },
     /// Carry out one specification in this process: events as JSON lines on stdout, commands on stdin.
     ///
     /// What the other verbs run their work in, and what a program calls that wants no command line: see docs/cli.md.
@@ -90,10 +107,10 @@ pub enum Verb {
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
-    /// Show every verb and flag, or those of VERB.
+    /// Show every verb and flag, or those of VERB (help job create).
     Help {
         #[arg(value_name = "VERB")]
-        verb: Option<String>,
+        verb: Vec<String>,
     },
 }
 

@@ -4,6 +4,7 @@
 //! words ─► args.rs (clap) ─┬─► copy.rs, verify.rs ─► run.rs ─► worker::Supervisor ─► copyd worker
 //!                          │      convert.rs, location.rs          ▲        │ lines       (worker.rs ─► pass)
 //!                          ├─► trash.rs ─► pass::{trash_list, trash_restore, trash_expire}
+//!                          ├─► job/: a daemon's jobs, over HTTP
 //!                          ├─► packaging.rs (man, completions)   signals.rs ▼
 //!                          └─► usage.rs, hints.rs (refusals)              output/
 //! ```
@@ -13,6 +14,7 @@ mod common;
 mod convert;
 mod copy;
 mod hints;
+mod job;
 pub(crate) mod location;
 mod output;
 mod packaging;
@@ -56,9 +58,11 @@ fn dispatch(words: &[OsString]) -> ExitCode {
         Verb::Worker { spec, log, isolated, network_namespace } => {
             worker::run(&spec, log, isolated.then_some(network_namespace.as_deref()))
         }
+        Verb::Job { connect, verb } => job::job(&connect, &verb),
+        Verb::Group { connect, verb } => job::group(&connect, &verb),
         Verb::Completions { shell } => printed(Ok(packaging::completions(shell))),
         Verb::Man { directory } => man(directory.as_deref()),
-        Verb::Help { verb } => printed(packaging::help(verb.as_deref()).map(String::into_bytes)),
+        Verb::Help { verb } => printed(packaging::help(&verb).map(String::into_bytes)),
     }
 }
 

@@ -11,6 +11,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use super::args::Cli;
 use super::output::meaning;
 use crate::error::{Error, ExitCode};
+use crate::escape::escape;
 
 /// The exit codes that this version can end with.
 const CODES: [ExitCode; 12] = [
@@ -35,37 +36,56 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     out
 }
 
-/// Every verb with every flag, or the help of one verb.
+/// Every verb with every flag, or the help of one verb (`job`, `job create`) and of those inside it.
 ///
 /// # Errors
 /// [`Error::Usage`] for a verb that copyd does not have.
-pub fn help(verb: Option<&str>) -> Result<String, Error> {
+pub fn help(words: &[String]) -> Result<String, Error> {
     let mut command = Cli::command();
     command.build();
-    let Some(verb) = verb else {
+    let Some((first, inner)) = words.split_first() else {
         return Ok(whole_help(&mut command));
     };
-    match command.find_subcommand_mut(verb) {
-        Some(found) => Ok(found.render_long_help().to_string()),
-        None => Err(Error::Usage {
-            what: super::hints::verb(verb).unwrap_or_else(|| format!("copyd has no verb {verb}")),
-            remedy: "`copyd help` shows the verbs of this version",
-        }),
+    let unknown = |what: String| Error::Usage { what, remedy: "`copyd help` shows the verbs of this version" };
+    let mut found = command.find_subcommand_mut(first).ok_or_else(|| {
+        unknown(super::hints::verb(first).unwrap_or_else(|| format!("copyd has no verb {}", escape(first.as_bytes()))))
+    })?;
+    let mut name = format!("copyd {first}");
+    for word in inner {
+        let missing = format!("{name} has no verb {}", escape(word.as_bytes()));
+        found = found.find_subcommand_mut(word).ok_or_else(|| unknown(missing))?;
+        name = format!("{name} {word}");
     }
+    let mut text = found.render_long_help().to_string();
+    for verb in found.get_subcommands_mut() {
+        chapters(verb, &name, &mut text);
+    }
+    Ok(text)
 }
 
 fn whole_help(command: &mut Command) -> String {
     let mut text = command.render_long_help().to_string();
-    // Writing to a `String` can't fail.
-    for verb in command.get_subcommands_mut().filter(|verb| verb.get_opts().next().is_some()) {
-        let help = verb.render_help();
-        let _ = write!(text, "\n──── copyd {} ────\n\n{help}", verb.get_name());
+    for verb in command.get_subcommands_mut() {
+        chapters(verb, "copyd", &mut text);
     }
     text.push_str("\nExit codes\n");
     for code in CODES {
+        // Writing to a `String` can't fail.
         let _ = writeln!(text, "  {:>2}  {}", code as u8, meaning(code));
     }
     text
+}
+
+/// The help of a verb that has flags, and of those inside it.
+fn chapters(verb: &mut Command, above: &str, text: &mut String) {
+    let name = format!("{above} {}", verb.get_name());
+    if verb.get_opts().next().is_some() {
+        let help = verb.render_help();
+        let _ = write!(text, "\n──── {name} ────\n\n{help}");
+    }
+    for inner in verb.get_subcommands_mut() {
+        chapters(inner, &name, text);
+    }
 }
 
 /// All man pages, one after the other.
@@ -94,12 +114,18 @@ pub fn man_into(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// `copyd` itself, and each verb under the name `copyd-VERB`.
+/// `copyd` itself, each verb under the name `copyd-VERB`, and each inside one under `copyd-VERB-VERB`.
 fn pages() -> Vec<Command> {
     let mut command = Cli::command();
     command.build();
-    let verbs: Vec<Command> = command.get_subcommands().cloned().collect();
-    std::iter::once(command).chain(verbs).collect()
+    let mut pages = vec![command];
+    let mut at = 0;
+    while let Some(page) = pages.get(at) {
+        let inner: Vec<Command> = page.get_subcommands().cloned().collect();
+        pages.extend(inner);
+        at += 1;
+    }
+    pages
 }
 
 fn render(page: &Command, out: &mut dyn io::Write) -> io::Result<()> {

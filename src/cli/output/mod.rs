@@ -15,9 +15,10 @@ mod progress;
 mod sentences;
 
 pub use console::Console;
-pub use edge::report_error;
+pub use edge::{report, report_error};
 pub use log::{LogState, open as open_log, to_stderr as log_to_stderr};
 pub use people::Detail;
+pub use progress::{line as progress_line, plain as plain_line};
 pub use sentences::meaning;
 
 use std::path::PathBuf;
