@@ -39,17 +39,23 @@ fn flags(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The flags that a verb's help defines: those at the start of an option's line.
+/// The flags that the help of a verb (`sync`, `job/create`) defines: those at the start of an option's line.
 fn defined(verb: &str) -> BTreeSet<String> {
-    let output = copyd(&["help", verb]);
-    assert_eq!(output.status.code(), Some(0));
-    stdout(&output)
+    let words: Vec<&str> = verb.split('/').chain(["--help"]).collect();
+    let output = copyd(&words);
+    assert_eq!(output.status.code(), Some(0), "{words:?}");
+    let own: BTreeSet<String> = stdout(&output)
         .lines()
         .map(str::trim_start)
         .filter(|line| line.starts_with('-'))
         .flat_map(|line| flags(line.split("  ").next().unwrap_or_default()))
         .filter(|flag| flag != "--help")
-        .collect()
+        .collect();
+    // What is said of `job` is so of all verbs inside it.
+    match verb.split_once('/') {
+        Some((above, _)) => &own - &defined(above),
+        None => own,
+    }
 }
 
 /// The contract's table of flags, by verb.
@@ -68,9 +74,45 @@ fn contracted() -> BTreeMap<&'static str, BTreeSet<String>> {
 #[test]
 fn every_flag_of_the_help_stands_in_the_contract_and_the_other_way_round() {
     let contract = contracted();
-    assert_eq!(contract.keys().copied().collect::<Vec<_>>(), ["migrate", "sync", "verify", "worker"]);
-    for (verb, flags) in contract {
-        assert_eq!(defined(verb), flags, "copyd {verb}");
+    for verb in ["migrate", "sync", "verify", "worker", "job", "group"] {
+        assert!(contract.contains_key(verb), "{verb}");
+    }
+    for (verb, flags) in &contract {
+        assert_eq!(&defined(verb), flags, "copyd {verb}");
+    }
+    for above in ["job", "group"] {
+        for verb in inside(above) {
+            let known = contract.get(verb.as_str()).cloned().unwrap_or_default();
+            assert_eq!(defined(&verb), known, "copyd {verb}");
+        }
+    }
+}
+
+/// The verbs inside a verb, as `job/create`.
+fn inside(above: &str) -> Vec<String> {
+    let help = stdout(&copyd(&[above, "--help"]));
+    let list = help.split("Commands:\n").nth(1).expect("it has verbs").lines();
+    let verbs: Vec<String> = list
+        .map_while(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|verb| format!("{above}/{verb}"))
+        .collect();
+    assert!(verbs.len() >= 9, "{verbs:?}");
+    verbs
+}
+
+#[test]
+fn every_verb_inside_a_verb_stands_in_the_contract_and_has_a_help_of_its_own() {
+    for above in ["job", "group"] {
+        for path in inside(above) {
+            let verb = path.split('/').nth(1).expect("it is inside one");
+            let rows = CONTRACT.lines().filter(|line| line.starts_with(&format!("| `copyd {above} ")));
+            assert!(rows.into_iter().any(|row| row.split([' ', '`', '|', '\\']).any(|word| word == verb)), "{path}");
+            let output = copyd(&["help", above, verb]);
+            assert_eq!(output.status.code(), Some(0), "{path}");
+            assert!(stdout(&output).contains(&format!("Usage: copyd {above} {verb}")), "{path}");
+        }
     }
 }
 
@@ -83,7 +125,7 @@ fn every_verb_and_flag_of_the_contract_stands_in_the_help_without_a_verb() {
     for flags in contracted().values() {
         assert!(flags.is_subset(&shown), "{:?}", flags - &shown);
     }
-    for verb in ["migrate", "sync", "verify", "trash", "worker", "completions", "man", "help"] {
+    for verb in ["migrate", "sync", "verify", "trash", "job", "group", "worker", "completions", "man", "help"] {
         assert!(CONTRACT.contains(&format!("| `copyd {verb}")), "{verb} in the contract");
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{verb} "))), "{verb} in the help");
     }

@@ -66,10 +66,11 @@ impl Problem {
         found
     }
 
+    /// As the daemon said it; [`Trouble::failure`] makes it printable.
     fn sentence(&self) -> String {
-        let field = self.field.as_deref().map(|field| format!("{}: ", escape(field.as_bytes()))).unwrap_or_default();
+        let field = self.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
         let told = self.detail.as_deref().filter(|detail| !detail.is_empty()).unwrap_or(&self.title);
-        format!("{field}{}", escape(told.as_bytes()))
+        format!("{field}{told}")
     }
 
     const fn exit_code(&self) -> ExitCode {
