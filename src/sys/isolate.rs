@@ -168,11 +168,13 @@ pub fn enter_network(namespace: &OwnedFd) -> io::Result<()> {
 static NFS_VOLUMES: OnceLock<Vec<u8>> = OnceLock::new();
 
 /// The kernel's list of NFS volumes, by which a mount of NFS is known again. It is of the network namespace in
-/// which a share was mounted: that of this process, or the one that it came from.
+/// which a share was mounted: that of this process, the one that it came from, or that of the machine's first process,
+/// where a service that is kept off the network comes from.
 #[must_use]
 pub fn nfs_volumes() -> Vec<u8> {
     let mut list = std::fs::read(NFS_LIST).unwrap_or_default();
     list.extend_from_slice(NFS_VOLUMES.get().map_or(&[], Vec::as_slice));
+    list.extend(std::fs::read("/proc/1/net/nfsfs/volumes").unwrap_or_default());
     list
 }
 

@@ -23,9 +23,9 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::escape::escape;
 use super::spec::{Kind, Specification};
 use crate::error::{Error, Side};
+use crate::escape::escape;
 use crate::pass::capabilities_max;
 use crate::store::StateDir;
 use crate::sys::{self, Access, Namespace, Place};

@@ -11,6 +11,7 @@
 //! - [`copyd`]: the binary, with a limit on its time.
 //! - [`crash`]: a job to be killed, and what has to hold at any moment.
 //! - [`cursor`]: moving through a tree of any depth with one descriptor.
+//! - [`isolated`]: a worker in namespaces of its own, to be looked at from outside.
 //! - [`raw`]: the few system calls that no safe crate offers.
 
 #![allow(dead_code, reason = "each test binary compiles this module and uses its own part of it")]
@@ -19,6 +20,7 @@ pub mod canary;
 pub mod copyd;
 pub mod crash;
 pub mod cursor;
+pub mod isolated;
 pub mod mounts;
 pub mod oracle;
 pub mod raw;
