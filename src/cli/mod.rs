@@ -56,7 +56,7 @@ fn dispatch(words: &[OsString]) -> ExitCode {
         Verb::Verify(args) => verify::run(&args),
         Verb::Trash { verb } => trash::run(&verb),
         Verb::Worker { spec, log, isolated, network_namespace } => {
-            worker::run(&spec, log, isolated.then_some(network_namespace.as_deref()))
+            worker::run(&spec, log, isolated, network_namespace.as_deref())
         }
         Verb::Job { connect, verb } => job::job(&connect, &verb),
         Verb::Group { connect, verb } => job::group(&connect, &verb),

@@ -16,9 +16,9 @@ use crate::worker::{Specification, Worker, escape_path, forget_the_caller, isola
 
 /// Carries out the specification in `file`, or the one that is the first line of stdin (`-`). With `isolated` it
 /// enters namespaces of its own first, of the network the one that is named.
-pub fn run(file: &Path, log: bool, isolated: Option<Option<&OsStr>>) -> ExitCode {
+pub fn run(file: &Path, log: bool, isolated: bool, network: Option<&OsStr>) -> ExitCode {
     // Before anything else: no descriptor is this process's own so far, and no thread.
-    let mut isolation = isolated.map(|_| forget_the_caller());
+    let isolation = isolated.then(forget_the_caller);
     let worker = Worker::new(io::stdout());
     panics::speak_through(worker.emitter() as _);
     let mut commands = BufReader::new(io::stdin());
@@ -28,7 +28,7 @@ pub fn run(file: &Path, log: bool, isolated: Option<Option<&OsStr>>) -> ExitCode
         b"-" => read_specification(&mut commands),
         _ => read_file(file),
     };
-    if let (Some(network), Some(mut isolation)) = (isolated, isolation.take()) {
+    if let Some(mut isolation) = isolation {
         specification = specification.and_then(|found| isolate(&mut isolation, &found, network).map(|()| found));
         worker.emitter().note_isolation(isolation);
     }

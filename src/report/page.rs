@@ -277,7 +277,7 @@ fn proof(report: &Report) -> Markup {
                 @if let Some(c) = &proof.comparison {
                     dt { "Both sides compared" }
                     dd {
-                        (words::utc(c.at_ms)) ": " (words::entries(c.entries)) ", "
+                        (words::utc(c.verified_ms)) ": " (words::entries(c.entries)) ", "
                         @if c.equal { b.good { "equal" } } @else {
                             b.bad { (grouped(c.differing)) " differ, " (grouped(c.missing)) " missing, " (grouped(c.extra)) " extra, " (grouped(c.failed)) " not compared" }
                         }

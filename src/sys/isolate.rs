@@ -95,8 +95,8 @@ pub fn harden(own_process_files: bool) -> Vec<(&'static str, io::Error)> {
     // What it makes is nobody else's until it says so.
     rustix::process::umask(Mode::from_raw_mode(0o077));
     // Memory of a tenant's data, and of names, stays off the disk.
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    note("no core file", setrlimit(Resource::Core, none).map_err(Into::into));
+    let nothing = Rlimit { current: Some(0), maximum: Some(0) };
+    note("no core file", setrlimit(Resource::Core, nothing).map_err(Into::into));
     // SAFETY: these three change attributes of this process, and take numbers.
     unsafe {
         if own_process_files {

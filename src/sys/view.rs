@@ -123,8 +123,8 @@ pub fn show_only(places: &[Place], scratch: bool) -> Result<(), (PathBuf, io::Er
         in_memory(c".", c"mode=0700").map_err(at("/tmp"))?;
     }
     for (path, tree) in trees {
-        let placed = made(&root, &path).and_then(|directory| attach(&tree, &directory));
-        placed.map_err(|error| (path, error))?;
+        let stands = made(&root, &path).and_then(|directory| attach(&tree, &directory));
+        stands.map_err(|error| (path, error))?;
     }
     become_root(&root).map_err(at("/"))
 }

@@ -22,9 +22,9 @@ pub fn run(hand: &Hand, args: &SetArgs) -> Result<ExitCode, Trouble> {
     if patch == JobPatch::default() {
         return Err(usage("nothing is to be set".into()));
     }
-    let path = path::of_job(args.job, "");
+    let of_job = path::of_job(args.job, "");
     let body = Some(text(&patch)?);
-    let ask = Ask { method: Method::PATCH, body, if_match: args.if_generation, ..Ask::get(&path) };
+    let ask = Ask { method: Method::PATCH, body, if_match: args.if_generation, ..Ask::get(&of_job) };
     let answer = hand.client.call(&ask)?;
     if hand.json {
         hand.print_json(&answer);

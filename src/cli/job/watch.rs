@@ -56,13 +56,11 @@ pub fn run(hand: &Hand, job: Uuid, until: Until) -> Result<ExitCode, Trouble> {
     });
     watch.console.finish_drawing(None);
     watch.console.flush();
-    match ended? {
-        Some(view) => Ok(watch.end(&view)),
-        None => {
-            watch.console.note("copyd: the watching ends here, the job goes on");
-            Ok(ExitCode::Stopped)
-        }
-    }
+    let Some(view) = ended? else {
+        watch.console.note("copyd: the watching ends here, the job goes on");
+        return Ok(ExitCode::Stopped);
+    };
+    Ok(watch.end(&view))
 }
 
 impl Watch<'_> {

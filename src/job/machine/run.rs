@@ -361,20 +361,18 @@ impl Step {
 
     /// The run ended by itself, and the job can't go on by itself.
     fn fail_with(&mut self, code: ExitCode, summary: &RunSummary) {
-        let failure = match &summary.error {
-            Some(error) => Failure::from(error),
-            None => {
-                let (class, message, remedy) = told(code, summary);
-                Failure {
-                    class: class.into(),
-                    message,
-                    why: Vec::new(),
-                    remedy: remedy.into(),
-                    exit_code: None,
-                    resumable: true,
-                }
+        let said = summary.error.as_ref().map(Failure::from);
+        let failure = said.unwrap_or_else(|| {
+            let (class, message, remedy) = told(code, summary);
+            Failure {
+                class: class.into(),
+                message,
+                why: Vec::new(),
+                remedy: remedy.into(),
+                exit_code: None,
+                resumable: true,
             }
-        };
+        });
         self.fail(Failure { exit_code: Some(code as u8), ..failure });
         self.go_back_to_copying(code);
     }

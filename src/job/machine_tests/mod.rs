@@ -99,10 +99,10 @@ impl Rig {
         if job.state == State::Cancelling {
             assert!(job.run.is_some(), "nothing is left to end");
         }
-        let timed = matches!(job.waiting, Some(Waiting::Window | Waiting::Schedule | Waiting::Backoff));
-        assert_eq!(timed, job.not_before_ms.is_some(), "{:?} until {:?}", job.waiting, job.not_before_ms);
+        let by_clock = matches!(job.waiting, Some(Waiting::Window | Waiting::Schedule | Waiting::Backoff));
+        assert_eq!(by_clock, job.not_before_ms.is_some(), "{:?} until {:?}", job.waiting, job.not_before_ms);
         let wake = step.actions.iter().find_map(|a| if let Action::WakeAt(at) = a { Some(*at) } else { None });
-        assert!(!timed || wake.is_some_and(|at| at <= job.not_before_ms.unwrap_or(0)), "nobody is woken: {job:#?}");
+        assert!(!by_clock || wake.is_some_and(|at| at <= job.not_before_ms.unwrap_or(0)), "nobody is woken: {job:#?}");
         assert!(!timer || wake.is_none_or(|at| at > self.now_ms), "a timer that never rests: {job:#?}");
         assert_eq!(job.state.is_final(), job.outcome.is_some() && job.return_to != Some(State::Completed), "{job:#?}");
         assert_eq!(job.state == State::Failed, job.failure.is_some());
