@@ -344,6 +344,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// What is there was named, be it with `null`.
+#[expect(clippy::option_option, reason = "not named, named with null, and named with a value are three things")]
 fn named<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }

@@ -22,6 +22,7 @@
 //!   job waits until it has said that it ended.
 //! - Every command is answered by a step or by a refusal with a reason and a remedy.
 //! - The generation grows by one with every change, and a step without change asks for nothing to be stored.
+//! - A clock that is put back, by however much, lengthens no wait.
 //! - A state at the end of a row changes by a command only: `resume`, `retry-failed`, `verify`.
 //!
 //! Places among the runs are given by [`super::Command::Start`] to jobs that [`Job::wants_slot`]. A job keeps its place
@@ -80,9 +81,9 @@ struct Step {
 
 impl Step {
     fn new(job: &Job, now_ms: u64) -> Self {
-        // A clock that was put back makes no event older than the one before it.
-        let now_ms = now_ms.max(job.updated_ms);
-        Self { job: job.clone(), events: Vec::new(), actions: Vec::new(), now_ms }
+        let mut job = job.clone();
+        time::put_back(&mut job, now_ms);
+        Self { job, events: Vec::new(), actions: Vec::new(), now_ms }
     }
 
     fn finish(mut self, before: &Job) -> Transition {
@@ -244,7 +245,6 @@ impl Step {
     /// Cutover and comparison are done: clients may switch.
     fn switch(&mut self) {
         self.job.switch_safe_ms = Some(self.now_ms);
-        self.job.last_consistent_ms = self.job.cutover.map(|cutover| cutover.since_ms);
         self.event(What::SwitchSafe);
         self.complete();
     }

@@ -156,6 +156,9 @@ impl Step {
             totals.share_digest.clone_from(&summary.share_digest);
             totals.metadata_digest.clone_from(&summary.metadata_digest);
         }
+        if end == End::Clean && !run.retry_failed {
+            self.job.last_consistent_ms = Some(run.started_ms);
+        }
         let facts = PassFacts {
             pass: self.job.pass,
             purpose: run.purpose,
@@ -242,9 +245,6 @@ impl Step {
     }
 
     fn replica_pass_ended(&mut self, run: &ActiveRun, end: End) {
-        if end == End::Clean && !run.retry_failed {
-            self.job.last_consistent_ms = Some(run.started_ms);
-        }
         match end {
             End::Clean if run.retry_failed => {
                 // What changed meanwhile was not looked at: a whole pass follows.
@@ -267,7 +267,6 @@ impl Step {
     }
 
     fn restored(&mut self, run: &ActiveRun) {
-        self.job.last_consistent_ms = Some(run.started_ms);
         if run.retry_failed {
             self.note("what had failed is done; a whole pass follows");
             return self.start_next(Purpose::Pass);
@@ -361,18 +360,13 @@ impl Step {
 
     /// The run ended by itself, and the job can't go on by itself.
     fn fail_with(&mut self, code: ExitCode, summary: &RunSummary) {
-        let said = summary.error.as_ref().map(Failure::from);
-        let failure = said.unwrap_or_else(|| {
-            let (class, message, remedy) = told(code, summary);
-            Failure {
-                class: class.into(),
-                message,
-                why: Vec::new(),
-                remedy: remedy.into(),
-                exit_code: None,
-                resumable: true,
-            }
-        });
+        let failure = summary.error.as_ref().map_or_else(
+            || {
+                let (class, message, remedy) = told(code, summary);
+                failure(class, message, remedy.into())
+            },
+            Failure::from,
+        );
         self.fail(Failure { exit_code: Some(code as u8), ..failure });
         self.go_back_to_copying(code);
     }

@@ -8,6 +8,28 @@ use crate::job::spec::Kind;
 use crate::job::window::Now;
 use crate::limits;
 
+/// Moves the times that a job counts from or waits for, where the clock now shows less than it did at the last
+/// change: what was to come in a minute still comes in a minute. What has happened keeps the time that it was given.
+pub(super) fn put_back(job: &mut Job, now_ms: u64) {
+    let by_ms = job.updated_ms.saturating_sub(now_ms);
+    if by_ms == 0 {
+        return;
+    }
+    let earlier = |at_ms: &mut u64| *at_ms = at_ms.saturating_sub(by_ms);
+    job.not_before_ms.iter_mut().for_each(earlier);
+    job.last_consistent_ms.iter_mut().for_each(earlier);
+    job.passes.iter_mut().map(|pass| &mut pass.started_ms).for_each(earlier);
+    if let Some(run) = job.run.as_mut() {
+        earlier(&mut run.started_ms);
+        run.kill_at_ms.iter_mut().for_each(earlier);
+    }
+    if let Some(cutover) = job.cutover.as_mut() {
+        earlier(&mut cutover.since_ms);
+        cutover.deadline_ms.iter_mut().for_each(earlier);
+    }
+    job.updated_ms = now_ms;
+}
+
 /// When the job is to be looked at again without anything else happening; after `now_ms`, once
 /// [`super::Input::Timer`] was given for that time.
 pub(super) fn wake_ms(job: &Job, now_ms: u64) -> Option<u64> {

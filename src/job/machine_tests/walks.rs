@@ -332,6 +332,45 @@ fn a_daemon_that_comes_up_goes_on_with_every_job() {
 }
 
 #[test]
+fn a_clock_that_is_put_back_lengthens_no_wait() {
+    const TEN_YEARS_MS: u64 = 3650 * 86_400_000;
+    let back = |mut rig: Rig| {
+        rig.now_ms -= TEN_YEARS_MS;
+        rig.after(1);
+        rig
+    };
+    let started = |spec: JobSpec| {
+        let mut rig = Rig::new(spec);
+        rig.now_ms += TEN_YEARS_MS;
+        rig.begin();
+        rig
+    };
+    let mut waits = started(migrate());
+    waits.end(10, copied(999)).end(5, copied(1));
+    let mut backs_off = started(migrate());
+    backs_off.die(false);
+    let mut cancels = started(migrate());
+    cancels.ok(Command::Cancel);
+    let mut cuts_over = started(JobSpec { cutover_deadline_s: Some(600), ..migrate() });
+    cuts_over.end(10, copied(999)).end(5, copied(1)).ok(Command::Cutover).begin();
+    let mut replica = started(JobSpec { rpo_s: Some(600), ..JobSpec::new(Kind::Replicate, "/a", "/b") });
+    replica.end(10, copied(999));
+    for (rig, at_most_ms) in
+        [(waits, 900_000), (backs_off, 5_000), (cancels, 6_000), (cuts_over, 600_000), (replica, 300_000)]
+    {
+        let state = rig.state();
+        let mut rig = back(rig);
+        assert_eq!(rig.state(), state, "nothing of it is due yet");
+        let wake_ms = rig.wake_ms.expect("it waits") - rig.now_ms;
+        assert!(wake_ms <= at_most_ms, "{state:?} waits for {wake_ms} ms");
+        rig.asked();
+        let before = rig.job.clone();
+        rig.after(wake_ms);
+        assert!(rig.job != before, "and then it comes");
+    }
+}
+
+#[test]
 fn limits_change_while_it_runs_and_a_window_that_closes_stops_it() {
     // 2026-02-02T02:40:00Z.
     let mut rig = Rig::new(migrate());
@@ -458,7 +497,8 @@ fn members_of_a_group_complete_together_and_not_one_of_them_before() {
 
 #[test]
 fn a_member_that_can_t_takes_the_others_back_to_ready() {
-    let breaks: [(&dyn Fn(&mut Rig), State); 6] = [
+    type Break<'a> = (&'a dyn Fn(&mut Rig), State);
+    let breaks: [Break<'_>; 6] = [
         (&|rig| _ = rig.end(5, copied(1)), State::Ready), // its source still changes
         (&|rig| _ = rig.ok(Command::Abort), State::Ready),
         (&|rig| _ = rig.ok(Command::Pause), State::Paused),

@@ -3,6 +3,7 @@
 //! A page is found by walking one index in order, from the marker on; the filters are checked against the index
 //! alone. So a page costs its own rows, and neither jobs that come nor jobs that go move what is on later pages.
 
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use rusqlite::types::Value;
@@ -140,6 +141,11 @@ impl Query {
         self.sql.push_str(&marks);
     }
 
+    fn say(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to a text never fails.
+        let _ = self.sql.write_fmt(text);
+    }
+
     fn order(&mut self, filter: &JobFilter, sort: Sort, marker: Option<Marker>) {
         let (beyond, direction) = if sort.descending { ("<", " DESC") } else { (">", "") };
         let id = if sort.key == SortKey::Created && !filter.labels.is_empty() { "label.job" } else { "job.id" };
@@ -150,16 +156,16 @@ impl Query {
         };
         if let Some(marker) = marker {
             match column {
-                None => self.sql.push_str(&format!(" AND {id} {beyond} ?")),
+                None => self.say(format_args!(" AND {id} {beyond} ?")),
                 Some(column) => {
-                    self.sql.push_str(&format!(" AND ({column}, {id}) {beyond} (?, ?)"));
+                    self.say(format_args!(" AND ({column}, {id}) {beyond} (?, ?)"));
                     self.values.push(Value::Integer(marker.value.cast_signed()));
                 }
             }
             self.values.push(Value::Text(marker.id.to_string()));
         }
         let first = column.map(|column| format!("{column}{direction}, ")).unwrap_or_default();
-        self.sql.push_str(&format!(" ORDER BY {first}{id}{direction}"));
+        self.say(format_args!(" ORDER BY {first}{id}{direction}"));
     }
 }
 

@@ -142,7 +142,7 @@ fn only_what_failed_in_the_last_pass_is_kept_and_the_rest_of_too_many_is_counted
         side: Side::Source,
         operation: "open".into(),
         path: vec![b'x', 0xff, u8::try_from(n % 256).expect("a byte")],
-        error: (n % 2 == 0).then(|| "denied".into()),
+        error: n.is_multiple_of(2).then(|| "denied".into()),
     };
     let many: Vec<FailureRow> = (0..limits::FAILURES_KEPT + 5).map(|n| row(n, Class::Permission)).collect();
     control.record_failures(one.id, 1, &many[..9000]).expect("failures");
