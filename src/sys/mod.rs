@@ -9,6 +9,7 @@ mod file_system;
 mod inode_flags;
 mod isolate;
 mod memory;
+mod peer;
 mod ring;
 mod stat;
 mod view;
@@ -35,6 +36,7 @@ pub use isolate::{
     nfs_volumes,
 };
 pub use memory::Memory;
+pub use peer::peer_groups;
 pub use ring::{Ring, Transfer, in_flight};
 pub use stat::{Kind, Stat, Time, is_file, stat_at, stat_fd};
 pub use view::{Access, Place, show_only};
