@@ -13,6 +13,7 @@ use bstr::ByteSlice;
 /// Which of the two trees an error concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = WhichSide)]
 pub enum Side {
     Source,
     Destination,

@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["main", "lib", "fuzzing"],
     &["cli"],
-    &["worker"],
+    &["worker", "api"],
     &["report"],
     &["pass"],
     &["store"],
     &["job"],
-    &["tree", "copy", "fidelity", "hash", "throttle"],
+    &["tree", "copy", "fidelity", "hash", "throttle", "observe"],
     &["sys"],
 ];
 

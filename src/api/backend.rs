@@ -2,8 +2,8 @@
 //!
 //! The API holds no job and decides nothing about one: it says who calls, checks what a request
 //! looks like, and hands it on. Whoever writes jobs implements [`Backend`]; tests do it with the
-//! same store and a state machine without workers. Reads go past it: a handler takes a
-//! [`Reader`] and reads in a blocking task, so a slow disk holds up that request and no other.
+//! same store and a state machine without workers. Reads go past it: a handler opens one of the
+//! [`Readers`] and reads in a blocking task, so a slow disk holds up that request and no other.
 //!
 //! What holds for every implementation:
 //! - A request that is answered with `Ok` is durable. With an [`Idempotency`] the answer is kept in
@@ -17,20 +17,21 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::job;
-use crate::store::control::Reader;
+use crate::store::control::{Idempotency, Readers};
 
 /// An answer that comes later.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Denied>> + Send + 'a>>;
 
 /// The daemon, as the API sees it.
 pub trait Backend: Send + Sync + 'static {
-    /// A reader of the store of its own; its calls block.
-    fn reader(&self) -> Reader;
+    /// Where readers of the store come from.
+    fn readers(&self) -> Readers;
 
-    /// Makes a job. The specification is valid by itself (`JobSpec::check`), and `allowed` said yes.
+    /// Makes a job. The specification has passed `JobSpec::check`, and `allowed` said yes.
     fn create(&self, request: CreateJob) -> Later<'_, Answered<job::Job>>;
 
     /// Gives a job a command (a PATCH is one). The answer is the job as the command left it.
@@ -39,13 +40,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes the record of a job that has reached a final state, with its events.
     fn delete(&self, id: Uuid, if_match: Option<u64>, caller: Caller) -> Later<'_, ()>;
 
-    /// Makes a group without members; a job joins it by naming it.
+    /// Makes a group without members; a job joins it by naming it. One that is there already is given
+    /// back as `replayed`, so the request can be repeated without a key.
     fn group_create(&self, request: CreateGroup) -> Later<'_, Answered<job::Group>>;
 
     /// Gives every member of a group the same command: all of them, or none.
     fn group_command(&self, request: CommandGroup) -> Later<'_, Answered<job::Group>>;
 
-    /// Removes a group that has no member any more but final ones.
+    /// Removes a group that has no member any more.
     fn group_delete(&self, project: String, name: String, caller: Caller) -> Later<'_, ()>;
 
     /// The last progress of a job that runs. Never waits.
@@ -58,8 +60,8 @@ pub trait Backend: Send + Sync + 'static {
     /// the whole manifest. Each item is one JSON object without a line end; an `Err` is the last item.
     fn inspect(&self, id: Uuid, inspection: Inspection) -> Later<'_, mpsc::Receiver<Result<String, Denied>>>;
 
-    /// Whether the lists of what this daemon may touch allow the specification. The spawner holds the
-    /// same lists and has the last word; this only refuses early.
+    /// Whether the lists of what this daemon may touch allow the specification, which may not have been
+    /// checked yet. The spawner holds the same lists and has the last word; this only refuses early.
     ///
     /// # Errors
     /// [`Denied::Forbidden`], with what is not allowed.
@@ -94,6 +96,17 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// The projects in which a caller may do anything at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Projects {
@@ -115,17 +128,6 @@ impl Projects {
             Self::Named(names) => names.iter().any(|name| name == project),
         }
     }
-}
-
-/// A caller's key by which a repeated request is known. Keys of different callers, projects and
-/// kinds of request never meet, because the scope is part of the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Idempotency {
-    /// Caller, project, method and path, one after the other with line ends between.
-    pub scope: String,
-    pub key: String,
-    /// Of the request's body as it was understood, so that the order of fields does not matter.
-    pub fingerprint: [u8; 32],
 }
 
 /// What a mutating request gave.
@@ -157,7 +159,6 @@ pub struct CommandJob {
 pub struct CreateGroup {
     pub project: String,
     pub name: String,
-    pub idempotency: Option<Idempotency>,
     pub caller: Caller,
 }
 
@@ -213,7 +214,7 @@ pub struct Published {
 #[derive(Clone, Debug)]
 pub enum News {
     /// Stored before it was published.
-    Event(job::Event),
+    Event(job::StoredEvent),
     /// Live only: neither stored nor numbered.
     Progress(Progress),
     /// The job's record is gone.
@@ -221,11 +222,13 @@ pub enum News {
 }
 
 /// Where a run stands: the worker's own `progress`, field for field.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     pub pass: u64,
+    /// What it is doing, in a word.
     pub phase: String,
     /// Never less than before, never 100.
+    #[schema(maximum = 99)]
     pub percent: u8,
     pub entries_scanned: u64,
     pub entries_done: u64,
@@ -246,7 +249,7 @@ pub struct Progress {
 }
 
 /// One worker that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerInfo {
     pub job: Uuid,
     pub project: String,
