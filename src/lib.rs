@@ -5,6 +5,7 @@
 //! ```text
 //! main          parse, dispatch, exit code
 //! cli           one file a command; progress line, itemized changes, JSON lines
+//! daemon        `copyd serve` and its spawner: settings, allow-lists, the link, who runs when
 //! worker        one job in one process: specification in, events out, commands in; its supervisor
 //! api           the job API over HTTP: a handler file a noun, access, problem documents, streams of events
 //! report        what a job did, as JSON and as a page
@@ -25,6 +26,7 @@
 pub mod api;
 pub mod cli;
 pub mod copy;
+pub mod daemon;
 pub mod error;
 pub mod escape;
 pub mod fidelity;

@@ -466,3 +466,72 @@ pub const REPORT_EXAMPLES: usize = 20;
 
 /// Events that stand in a report, the first tenth and the last: a replica of a year has a hundred thousand.
 pub const REPORT_EVENTS: usize = 1000;
+
+/// Runs that the spawner starts beside those of jobs: questions about a job's record, and the moment in which one
+/// run of a job has ended and its next one has begun.
+pub const RUNS_BESIDE_JOBS: usize = 8;
+
+/// Lines of all runs that wait for the link to the daemon; a worker that says more waits itself.
+pub const LINK_LINES_WAITING: usize = 4096;
+
+/// Between two looks at a process that the kernel does not let die.
+pub const LINGERING_LOOK: Duration = Duration::from_secs(1);
+
+/// Milliseconds of waiting that count as one step of priority: after 17 hours a job of the lowest priority comes
+/// before a new one of the highest.
+pub const AGE_STEP_MS: u64 = 600_000;
+
+/// Failed entries, or losses, that a run's listener keeps before they are written to the daemon's file: one
+/// transaction for them all. They are written with each sign of life in any case.
+pub const FAILURES_BUFFERED: usize = 500;
+
+/// Notes of one run that are kept as events: a worker that repeats itself must not push the others out.
+pub const NOTES_KEPT: usize = 50;
+
+/// Milliseconds by which the time of day may be off from the daemon's clock and is still followed: what a time
+/// server corrects is less, and what somebody sets by hand is more.
+pub const CLOCK_FOLLOWED_MS: u64 = 60_000;
+
+/// Events and standings that a subscriber may be behind; a slower one reads what it missed from the store.
+pub const NEWS_KEPT: usize = 4096;
+
+/// Requests that wait for the manager; more are refused for the moment, and nothing grows without bound.
+pub const ASKS_WAITING: usize = 1024;
+
+/// Lines of the spawner that wait for the manager. When they are so many, the link is not read, and the workers
+/// wait.
+pub const HEARD_WAITING: usize = 4096;
+
+/// Between two tries to write what the daemon's file did not take.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest that the manager sleeps: what depends on the time of day is looked at again.
+pub const MANAGER_LOOK: Duration = Duration::from_secs(30);
+
+/// Between two sweeps of what was kept long enough.
+pub const SWEEP_EVERY_MS: u64 = 3_600_000;
+
+/// For how long a request may be sent again under its key.
+pub const KEYS_KEPT: Duration = Duration::from_hours(24);
+
+/// What jobs have to come to a safe point when the daemon ends; a supervisor ends them by force after
+/// [`CANCEL_GRACE`], and five seconds are promised.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_millis(4_800);
+
+/// How long the daemon waits for its spawner once every run has ended and the link is closed.
+pub const SPAWNER_END_WAIT: Duration = Duration::from_millis(150);
+const _: () = assert!(SHUTDOWN_GRACE.as_millis() + SPAWNER_END_WAIT.as_millis() < 5_000);
+
+/// Lines of an inspection that the spawner may send ahead of its reader.
+pub const INSPECT_LINES_AHEAD: u64 = 2048;
+
+/// After so many lines that were taken, as many more are asked for.
+pub const INSPECT_LINES_STEP: u64 = 512;
+const _: () = assert!(INSPECT_LINES_STEP * 2 <= INSPECT_LINES_AHEAD);
+
+/// Lines of an inspection that wait for the connection they go to.
+pub const INSPECT_LINES_WAITING: usize = 256;
+
+/// Jobs of an earlier life that are taken up in one transaction: ten thousand of them are then some dozens of
+/// flushes and not as many as there are jobs.
+pub const TAKEN_UP_TOGETHER: usize = 256;

@@ -74,7 +74,7 @@ fn contracted() -> BTreeMap<&'static str, BTreeSet<String>> {
 #[test]
 fn every_flag_of_the_help_stands_in_the_contract_and_the_other_way_round() {
     let contract = contracted();
-    for verb in ["migrate", "sync", "verify", "worker", "job", "group"] {
+    for verb in ["migrate", "sync", "verify", "worker", "serve", "job", "group"] {
         assert!(contract.contains_key(verb), "{verb}");
     }
     for (verb, flags) in &contract {
@@ -125,7 +125,8 @@ fn every_verb_and_flag_of_the_contract_stands_in_the_help_without_a_verb() {
     for flags in contracted().values() {
         assert!(flags.is_subset(&shown), "{:?}", flags - &shown);
     }
-    for verb in ["migrate", "sync", "verify", "trash", "job", "group", "worker", "completions", "man", "help"] {
+    for verb in ["migrate", "sync", "verify", "trash", "job", "group", "worker", "serve", "completions", "man", "help"]
+    {
         assert!(CONTRACT.contains(&format!("| `copyd {verb}")), "{verb} in the contract");
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{verb} "))), "{verb} in the help");
     }
@@ -177,7 +178,7 @@ fn flags_and_verbs_of_later_versions_are_refused_and_never_ignored() {
         let said = refused(&["sync", flag, "/a", "/b"]);
         assert!(said.contains(&format!("{name} is not available in this version")), "{flag}: {said}");
     }
-    for verb in ["preflight", "serve"] {
+    for verb in ["preflight"] {
         assert!(refused(&[verb, "/a", "/b"]).contains("not available in this version"), "{verb}");
     }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["main", "lib", "fuzzing"],
     &["cli"],
+    &["daemon"],
     &["worker", "api"],
     &["report"],
     &["pass"],

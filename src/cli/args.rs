@@ -97,6 +97,14 @@ pub enum Verb {
         #[arg(long, value_name = "NAME", requires = "isolated", hide = true)]
         network_namespace: Option<OsString>,
     },
+    /// Run the daemon: it takes jobs over its API and carries each out in a worker of its own.
+    ///
+    /// Settings are read from copyd.toml; without any it listens on its unix socket and accepts no path. SIGTERM: jobs
+    /// stop at a safe point within 5 s and resume at the next start.
+    Serve(ServeArgs),
+    /// Start workers for a daemon. Not for people: `copyd serve` starts it, or the service manager.
+    #[command(hide = true)]
+    Spawner(SpawnerArgs),
     /// Write a completion script for SHELL to stdout.
     Completions {
         #[arg(value_name = "SHELL")]
@@ -112,6 +120,46 @@ pub enum Verb {
         #[arg(value_name = "VERB")]
         verb: Vec<String>,
     },
+}
+
+/// `copyd serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The file of settings [default: /etc/copyd/copyd.toml, if there is one].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The unix socket that the API is served on, instead of the one of the settings.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Where jobs are kept [default: $STATE_DIRECTORY, or /var/lib/copyd].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the workers keep what they know of their jobs' entries [default: DIR/engine].
+    #[arg(long, value_name = "DIR")]
+    pub engine_dir: Option<PathBuf>,
+    /// A spawner that runs already and listens on this socket; without it one is started.
+    #[arg(long, value_name = "PATH")]
+    pub spawner: Option<PathBuf>,
+    /// Print a file of settings with every default and its reason, and do nothing else.
+    #[arg(long)]
+    pub example_config: bool,
+}
+
+/// `copyd spawner`.
+#[derive(Debug, Args)]
+pub struct SpawnerArgs {
+    /// The descriptor of the link to the daemon that has started it; without it the service manager hands a socket over.
+    #[arg(long, value_name = "FD")]
+    pub link: Option<i32>,
+    /// The file of settings [default: /etc/copyd/copyd.toml, if there is one].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where jobs are kept [default: $STATE_DIRECTORY, or /var/lib/copyd].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the workers keep what they know of their jobs' entries [default: DIR/engine].
+    #[arg(long, value_name = "DIR")]
+    pub engine_dir: Option<PathBuf>,
 }
 
 /// `copyd trash …`.

@@ -4,7 +4,7 @@
 //! guessing whether the thing is missing or simply always on; for most of `-aHAXS` it is on.
 
 /// Verbs and flags of the contract that this version does not have yet.
-const LATER_VERBS: [&str; 2] = ["preflight", "serve"];
+const LATER_VERBS: [&str; 1] = ["preflight"];
 const LATER_FLAGS: [&str; 5] = ["--every", "--watch", "--inplace", "--snapshot", "--report"];
 
 const DEFAULT: &str = "is the default: leave it out";

@@ -5,6 +5,7 @@
 //!                          │      convert.rs, location.rs          ▲        │ lines       (worker.rs ─► pass)
 //!                          ├─► trash.rs ─► pass::{trash_list, trash_restore, trash_expire}
 //!                          ├─► job/: a daemon's jobs, over HTTP
+//!                          ├─► serve.rs ─► daemon::{serve, spawn_for}
 //!                          ├─► packaging.rs (man, completions)   signals.rs ▼
 //!                          └─► usage.rs, hints.rs (refusals)              output/
 //! ```
@@ -21,6 +22,7 @@ mod packaging;
 mod panics;
 mod rules;
 mod run;
+mod serve;
 mod signals;
 mod trash;
 mod usage;
@@ -60,6 +62,8 @@ fn dispatch(words: &[OsString]) -> ExitCode {
         }
         Verb::Job { connect, verb } => job::job(&connect, &verb),
         Verb::Group { connect, verb } => job::group(&connect, &verb),
+        Verb::Serve(args) => serve::serve(&args),
+        Verb::Spawner(args) => serve::spawner(&args),
         Verb::Completions { shell } => printed(Ok(packaging::completions(shell))),
         Verb::Man { directory } => man(directory.as_deref()),
         Verb::Help { verb } => printed(packaging::help(&verb).map(String::into_bytes)),

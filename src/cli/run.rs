@@ -27,7 +27,7 @@ pub fn conduct(view: &View, prepared: Result<Request, Error>) -> ExitCode {
         },
         (_, prepared) => (None, prepared),
     };
-    let settings = Settings { timeout: view.timeout, log: log.is_some() };
+    let settings = Settings { timeout: view.timeout, log: log.is_some(), ..Settings::default() };
     let reporter = Arc::new(Reporter::new(view.clone(), Console::new(view.json), log));
     let mut stopped = false;
     let result = prepared.and_then(|request| {

@@ -221,7 +221,7 @@ pub fn group_id(name: &CStr) -> io::Result<Option<u32>> {
 
 /// Calls a `get..nam_r` with a growing buffer. Several ways to say "no such name" are known
 /// (`getpwnam(3)`): they are no errors.
-fn lookup(call: impl Fn(*mut c_char, usize) -> (c_int, Option<u32>)) -> io::Result<Option<u32>> {
+pub(super) fn lookup<T>(call: impl Fn(*mut c_char, usize) -> (c_int, Option<T>)) -> io::Result<Option<T>> {
     let mut length = 1 << 10;
     loop {
         let mut buffer: Vec<c_char> = vec![0; length];

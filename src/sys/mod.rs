@@ -6,12 +6,14 @@ mod bars;
 mod buffers;
 mod confine;
 mod file_system;
+mod inherited;
 mod inode_flags;
 mod isolate;
 mod memory;
 mod peer;
 mod ring;
 mod stat;
+mod user;
 mod view;
 mod xattr;
 
@@ -27,6 +29,7 @@ pub use bars::bar_calls;
 pub use buffers::Buffers;
 pub use confine::{Narrowing, Refused, effective_capabilities, landlock_version, narrow_every_thread};
 pub use file_system::file_system_uuid;
+pub use inherited::take_inherited;
 pub use inode_flags::{
     ExtendedFlags, get_extended_flags, get_extended_flags_at, get_flags, set_extended_flags, set_extended_flags_at,
     set_flags,
@@ -39,5 +42,6 @@ pub use memory::Memory;
 pub use peer::peer_groups;
 pub use ring::{Ring, Transfer, in_flight};
 pub use stat::{Kind, Stat, Time, is_file, stat_at, stat_fd};
+pub use user::{become_user, user_ids};
 pub use view::{Access, Place, show_only};
 pub use xattr::{get_xattr, list_xattrs, remove_xattr, set_xattr};

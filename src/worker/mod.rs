@@ -24,7 +24,7 @@ mod wire;
 pub use crate::escape::{escape, escape_lines, escape_path};
 pub use emit::Emitter;
 pub use isolate::{Isolated, forget_the_caller, isolate};
-pub use names::Name;
+pub use names::{Name, text_or_base64};
 pub use serve::{Worker, read_specification};
 pub use spec::{End, Filters, Ids, Kind, Limits, Line, Specification, marker_name};
 pub use supervise::{Handle, Listener, Settings, Supervisor, Verdict};

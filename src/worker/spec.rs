@@ -609,7 +609,11 @@ impl Specification {
 }
 
 impl End {
-    pub(super) fn path(&self, field: &str) -> Result<PathBuf, Error> {
+    /// The path as the specification has it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where it is empty or in two forms, naming `field`.
+    pub fn path(&self, field: &str) -> Result<PathBuf, Error> {
         let found = path_of(field, self.export.as_deref(), self.export_b64.as_deref())?;
         found.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| wrong(field, "names no export"))
     }

@@ -50,6 +50,10 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// The worker writes its log on stderr.
     pub log: bool,
+    /// The worker goes into namespaces of its own before it looks at anything.
+    pub isolated: bool,
+    /// A name in `/run/netns`: the network that it works in.
+    pub network_namespace: Option<String>,
 }
 
 /// How it ended.
@@ -119,6 +123,12 @@ impl Supervisor {
         command.arg0("copyd").args(["worker", "--spec", "-"]);
         if settings.log {
             command.arg("--log");
+        }
+        if settings.isolated {
+            command.arg("--isolated");
+        }
+        if let Some(name) = &settings.network_namespace {
+            command.args(["--network-namespace", name]);
         }
         let keeps_state = matches!(specification.kind, Kind::Migrate | Kind::Sync) && !specification.dry_run;
         let state_dir = keeps_state.then(|| StateDir::resolve(specification.state_path()?.as_deref())).transpose()?;
@@ -254,6 +264,13 @@ impl Handle {
     pub fn end_at_once(&self) {
         self.cancel();
         self.0.seen().at_once = true;
+    }
+
+    /// Whether the process is gone. One that could not be ended goes when the call that holds it ends; asked from
+    /// then on, this is also what takes its entry out of the table of processes.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.reap()
     }
 
     /// Whether a stop was asked for.

@@ -12,6 +12,7 @@
 //! - [`crash`]: a job to be killed, and what has to hold at any moment.
 //! - [`cursor`]: moving through a tree of any depth with one descriptor.
 //! - [`isolated`]: a worker in namespaces of its own, to be looked at from outside.
+//! - [`daemon`]: a daemon with its place, and [`link`]: a spawner without one.
 //! - [`raw`]: the few system calls that no safe crate offers.
 
 #![allow(dead_code, reason = "each test binary compiles this module and uses its own part of it")]
@@ -20,7 +21,9 @@ pub mod canary;
 pub mod copyd;
 pub mod crash;
 pub mod cursor;
+pub mod daemon;
 pub mod isolated;
+pub mod link;
 pub mod mounts;
 pub mod oracle;
 pub mod raw;
