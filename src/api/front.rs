@@ -56,6 +56,8 @@ const BREATH: Duration = Duration::from_millis(20);
 pub struct Front {
     unix: Vec<std::os::unix::net::UnixListener>,
     tcp: Vec<(std::net::TcpListener, Option<Arc<ServerConfig>>)>,
+    /// For ports that somebody else has opened.
+    tls: Option<Arc<ServerConfig>>,
     access: Access,
     bounds: Bounds,
     /// To be removed at the end.
@@ -80,7 +82,7 @@ impl Front {
             unix.push(bind_unix(path, settings.socket_mode)?);
         }
         let bounds = Bounds { connections_max: places(settings.bounds.connections_max), ..settings.bounds };
-        Ok(Self { unix, tcp, access, bounds, socket: settings.socket.clone() })
+        Ok(Self { unix, tcp, tls, access, bounds, socket: settings.socket.clone() })
     }
 
     /// Serves a socket that somebody else has bound, too.
@@ -88,6 +90,19 @@ impl Front {
     pub fn with_socket(mut self, listener: std::os::unix::net::UnixListener) -> Self {
         self.unix.push(listener);
         self
+    }
+
+    /// Serves a port that somebody else has opened, too.
+    ///
+    /// # Errors
+    /// It is none, or would be open to everybody.
+    pub fn with_port(mut self, listener: std::net::TcpListener) -> Result<Self, Error> {
+        let address = listener
+            .local_addr()
+            .map_err(|source| Error::Resources { what: "what was handed over is no port", source })?;
+        permitted(address, self.tls.is_some(), self.access.has_tokens())?;
+        self.tcp.push((listener, self.tls.clone()));
+        Ok(self)
     }
 
     /// Where it listens on TCP; of use where port 0 was asked for.
