@@ -439,13 +439,13 @@ pub const API_CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a client waits for a whole answer: longer than the daemon gives itself (30 s), so that its own word
 /// on what took so long arrives.
-pub const API_ANSWER_WITHIN: Duration = Duration::from_secs(60);
+pub const API_ANSWER_WITHIN: Duration = Duration::from_mins(1);
 
 /// Bytes of an answer that a client takes: a report with all the failures that are kept of a job is some MiB.
 pub const API_ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// How long a stream of events may be silent before it is opened again. The daemon sends a comment every 15 s.
-pub const SSE_SILENCE_MAX: Duration = Duration::from_secs(60);
+pub const SSE_SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// Bytes of one event in a stream: the longest carries a hundred names, each at most 4096 bytes, escaped.
 pub const SSE_LINE_BYTES_MAX: usize = 4 << 20;
@@ -456,7 +456,7 @@ pub const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 pub const RECONNECT_AFTER_MAX: Duration = Duration::from_secs(10);
 /// How long it is tried: an update of the machine's packages starts a daemon again within it, and a script must not
 /// wait for one that has gone for good.
-pub const RECONNECT_FOR: Duration = Duration::from_secs(300);
+pub const RECONNECT_FOR: Duration = Duration::from_mins(5);
 
 /// Bytes of a specification in a file: the daemon takes no longer body (a list of files is most of it).
 pub const SPECIFICATION_BYTES_MAX: u64 = 1 << 20;

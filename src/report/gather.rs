@@ -161,7 +161,9 @@ fn completed(job: &Job) -> String {
     let named: Vec<String> =
         short.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", crate::units::grouped(*n))).collect();
     if !named.is_empty() {
-        text.push_str(&format!(" Not all is there as it was: {}.", named.join(", ")));
+        text.push_str(" Not all is there as it was: ");
+        text.push_str(&named.join(", "));
+        text.push('.');
     }
     text
 }

@@ -292,9 +292,8 @@ fn proof(report: &Report) -> Markup {
 }
 
 fn digest(hex: Option<&str>) -> Markup {
-    match hex {
-        Some(hex) => html! { code { (shown(hex)) } },
-        None => html! { span.soft { "none: not every entry is known whole" } },
+    html! {
+        @if let Some(hex) = hex { code { (shown(hex)) } } @else { span.soft { "none: not every entry is known whole" } }
     }
 }
 

@@ -29,6 +29,7 @@ fn the_page_says_what_the_report_says() {
         "/srv/new/alpha",
         "412,380",
         "66.4 GiB",
+        "411,175 entries",
         "398,120",
         "13,055",
         "1,204 entries",

@@ -3,6 +3,8 @@
 //! A job that refreshes every quarter of an hour rests most of the time, so time without a run is drawn as a narrow
 //! break and not to scale. Geometry first ([`Axis`], pure), then marks. Colours are classes of the page's style.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, html};
 
 use super::words;
@@ -121,19 +123,20 @@ pub fn throughput(series: &Series, passes: &[PassFacts]) -> Option<Markup> {
 /// One block's spans as a stepped area.
 fn area(axis: &Axis, block: &Block, spans: &[Span], y: &impl Fn(u64) -> f64) -> Markup {
     let foot = point(TOP + HEIGHT);
+    // Writing to a `String` can't fail.
     let mut path = format!("M{} {foot}", point(block.x));
     let mut end = block.from_ms;
     let inside = spans.iter().filter(|span| (block.from_ms..block.until_ms).contains(&span.from_ms));
     for span in inside {
         if span.from_ms > end {
-            path.push_str(&format!("V{foot}H{}", point(axis.x(span.from_ms))));
+            let _ = write!(path, "V{foot}H{}", point(axis.x(span.from_ms)));
         }
         end = span.until_ms();
         // So that a short span is not lost between two pixels.
         let right = axis.x(end).max(axis.x(span.from_ms) + 0.5);
-        path.push_str(&format!("V{}H{}", point(y(span.bytes_per_s())), point(right)));
+        let _ = write!(path, "V{}H{}", point(y(span.bytes_per_s())), point(right));
     }
-    path.push_str(&format!("V{foot}Z"));
+    let _ = write!(path, "V{foot}Z");
     html! { path class="area" d=(path) {} }
 }
 

@@ -9,7 +9,7 @@ use crate::error::{Class, Side};
 use crate::fidelity::LossClass;
 use crate::job::{
     CommandName, Ending, Event, Forecast, ForecastBasis, Job, JobSpec, Kind, Outcome, PassFacts, Purpose, Span, State,
-    StoredEvent, What,
+    StoredEvent, Verification, What,
 };
 use crate::store::control::{FailureCount, FailureRow, LossRow};
 
@@ -50,6 +50,17 @@ pub fn migration(name: &[u8]) -> Sample {
     job.still_changing = vec![text.clone()];
     job.passes = passes();
     job.forecast = Some(forecast(BEGAN + 7_900_000));
+    job.verification = Some(Verification {
+        verified_ms: BEGAN + 8_048_000,
+        equal: true,
+        entries: 411_175,
+        differing: 0,
+        missing: 0,
+        extra: 0,
+        failed: 0,
+        share_digest: None,
+        metadata_digest: None,
+    });
     totals(&mut job);
     for at in 0..600 {
         job.keep_span(Span {

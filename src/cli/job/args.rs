@@ -12,14 +12,15 @@ use uuid::Uuid;
 use crate::cli::args::{DeletionArgs, IdArgs, PaceArgs, ProofArgs, ScopeArgs};
 
 /// What says a specification in flags: groups are those of the structs below, the rest stands by name.
-const INSTEAD_OF_SPEC: [&str; 17] = [
+const INSTEAD_OF_SPEC: [&str; 18] = [
     "source",
     "destination",
     "kind",
     "max_passes",
     "DeletionArgs",
     "ProofArgs",
-    "ScopeArgs",
+    "one_file_system",
+    "max_dir_entries",
     "exclude",
     "include",
     "exclude-from",

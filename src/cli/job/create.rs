@@ -279,7 +279,7 @@ mod tests {
             "source":{"export":"/a","network_namespace":"n","availability_zone":"z"},
             "destination":{"export":"/b","network_namespace":"m","availability_zone":"y"},
             "verify":"full","delete":true,"allow_empty_source":true,"max_delete":7,"trash":"30d",
-            "filters":{"rules":["- *.o","+ k"]},"one_file_system":true,"id_map":{"users":"1:2","groups":"3:4"},
+            "filters":{"rules":["- *.o","+ k"]},"one_file_system":true,"id_map":{"users":"1-1:2","groups":"3-3:4"},
             "provisioning":"thick","backend":"threads",
             "limits":{"bytes_per_s":10485760,"window":"22:00-06:00","file_bytes":1048576,
                       "file_allocated_bytes":2097152,"directory_entries":9},
