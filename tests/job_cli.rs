@@ -358,9 +358,11 @@ fn watch_goes_on_after_a_broken_connection_where_it_was_and_ends_with_the_job_s_
 
 #[test]
 fn watch_until_ready_ends_with_0_and_prints_the_daemon_s_json_where_asked() {
-    let daemon = Daemon::answering(|asked, n| match is_stream(asked) {
-        true => Reply::Stream([PROGRESS, &changed(1, "incremental", "ready")].concat()),
-        false => Reply::json(200, &view(&job(if n == 0 { State::Incremental } else { State::Ready }))),
+    let daemon = Daemon::answering(|asked, n| {
+        if is_stream(asked) {
+            return Reply::Stream([PROGRESS, &changed(1, "incremental", "ready")].concat());
+        }
+        Reply::json(200, &view(&job(if n == 0 { State::Incremental } else { State::Ready })))
     });
     let output = copyd(&daemon, &["job", "watch", "--until=ready", "--json", ID]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));

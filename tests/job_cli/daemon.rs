@@ -137,7 +137,7 @@ fn serve(stream: impl Read + Write, heard: &Mutex<Vec<Asked>>, script: &Script) 
     let n = {
         let mut heard = lock(heard);
         heard.push(asked.clone());
-        asked.earlier = heard.clone();
+        asked.earlier.clone_from(&heard);
         heard.len() - 1
     };
     let answer = match script(&asked, n) {
