@@ -282,7 +282,7 @@ fn show_names_what_counts_and_its_lists_are_lines() {
     });
     let shown = stdout(&copyd(&daemon, &["job", "show", ID]));
     assert!(shown.contains("ready: a cutover would take 42 s, nine of ten at most 1 min 15 s"), "{shown}");
-    assert!(shown.contains("can be told    pause, cancel, set"), "{shown}");
+    assert!(shown.contains("can be told      pause, cancel, set"), "{shown}");
     let failures = copyd(&daemon, &["job", "show", "--failures", ID]);
     assert_eq!(
         stdout(&failures),

@@ -151,10 +151,15 @@ fn completed(job: &Job) -> String {
         _ => format!("Completed: {} at the destination", words::entries(t.entries)),
     };
     if job.kind() != Kind::Verify {
-        text.push_str(match (t.proved, t.assumed) {
-            (_, 0) => ", every one of them proved.",
-            (0, _) => ", taken as equal by size and times; none was proved by its content.",
-            _ => ", a part of them proved and the rest taken as equal by size and times.",
+        text.push_str(&match (t.proved, t.assumed, t.bytes_verified) {
+            (_, 0, _) => ", every one of them proved.".to_owned(),
+            (0, _, 0) => ", taken as equal by size and times; none was proved by its content.".to_owned(),
+            // The record counts by its last pass, which leaves alone what an earlier one had done.
+            (0, _, bytes) => format!(
+                ", in the last pass taken as equal by size and times; until then {} had been read back and proved.",
+                words::size(bytes)
+            ),
+            _ => ", in the last pass a part of them proved and the rest taken as equal by size and times.".to_owned(),
         });
     }
     let short = [(t.failed, "failed"), (t.hot, "changed whenever read"), (t.lost.values().sum(), "losses")];

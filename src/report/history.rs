@@ -11,7 +11,7 @@ use crate::units::grouped;
 pub fn sentence(what: &What) -> String {
     match what {
         What::Created { kind } => format!("taken on: {}", kind.word()),
-        What::Command { command } => format!("told to {}", command.word().replace('_', " ")),
+        What::Command { command } => format!("told: {}", command.word().replace('_', " ")),
         What::StateChanged { from, to, reason } => {
             let why = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
             format!("{} → {}{why}", from.word(), to.word())

@@ -268,9 +268,9 @@ fn proof(report: &Report) -> Markup {
         section {
             h2 { "Proof" }
             dl {
-                dt { "Proved" }
+                dt { "Proved in the last pass" }
                 dd { (words::entries(proof.proved)) ": read from an unchanged source, durable, and equal when read back; " (words::size_in_full(proof.bytes_verified)) }
-                dt { "Assumed" }
+                dt { "Assumed in it" }
                 dd { (words::entries(proof.assumed)) ": taken as equal by size and times, or copied without read-back" }
                 dt { "Level asked" } dd { (shown(&proof.verify)) }
                 dt { "Read-back" } dd { (readback) }

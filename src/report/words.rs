@@ -73,11 +73,7 @@ pub fn size(bytes: u64) -> String {
 /// A size in words, and in full where the words dropped something: `1.24 GiB (1,331,439,861 bytes)`.
 #[must_use]
 pub fn size_in_full(bytes: u64) -> String {
-    if bytes < 1024 {
-        format!("{} bytes", grouped(bytes))
-    } else {
-        format!("{} ({} bytes)", size(bytes), grouped(bytes))
-    }
+    if bytes < 1024 { many(bytes, "byte", "bytes") } else { format!("{} ({} bytes)", size(bytes), grouped(bytes)) }
 }
 
 /// Bytes a second over a time: `112 MiB/s`.
@@ -145,6 +141,7 @@ mod tests {
             assert_eq!(size(bytes), text, "{bytes}");
         }
         assert_eq!(size_in_full(2048), "2.00 KiB (2,048 bytes)");
+        assert_eq!(size_in_full(1), "1 byte");
         assert_eq!(rate(2048, 2000), "1.00 KiB/s");
     }
 }

@@ -63,7 +63,7 @@ fn lines(report: &Report) -> Vec<String> {
         ),
         escape(report.verdict.as_bytes()),
         format!(
-            "Copied {} ({}), deleted {}, renamed {}, in {} over {}.",
+            "Copied {}, {}; deleted {}, renamed {}; in {} over {}.",
             words::many(moved.files_copied, "file", "files"),
             words::size_in_full(moved.bytes_copied),
             grouped(moved.deleted),

@@ -61,7 +61,7 @@ pub fn job(hand: &Hand, id: Uuid) -> Result<ExitCode, Trouble> {
     }
     let view: JobView = hand.read(&body)?;
     for (name, value) in facts(&view) {
-        hand.say(&format!("{name:<14} {value}"));
+        hand.say(&format!("{name:<16} {value}"));
     }
     if !view.job.passes.is_empty() {
         hand.say(&format!("\n{}", passes(&view.job.passes)));
