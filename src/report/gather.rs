@@ -151,10 +151,11 @@ fn completed(job: &Job) -> String {
         _ => format!("Completed: {} at the destination", words::entries(t.entries)),
     };
     if job.kind() != Kind::Verify {
+        // The record counts by its last pass, which leaves alone what an earlier one had done, and knows nothing of
+        // what a run did that died. So no more is said of those entries than what the last pass looked at.
         text.push_str(&match (t.proved, t.assumed, t.bytes_verified) {
-            (_, 0, _) => ", every one of them proved.".to_owned(),
-            (0, _, 0) => ", taken as equal by size and times; none was proved by its content.".to_owned(),
-            // The record counts by its last pass, which leaves alone what an earlier one had done.
+            (_, 0, _) => ", every one of them proved in the last pass.".to_owned(),
+            (0, _, 0) => ", in the last pass taken as equal by size and times.".to_owned(),
             (0, _, bytes) => format!(
                 ", in the last pass taken as equal by size and times; until then {} had been read back and proved.",
                 words::size(bytes)
