@@ -104,8 +104,8 @@ fn a_watch_outlives_the_daemon_and_ends_with_the_job_s_code() {
     let mut daemon = Daemon::start("");
     let (source, destination) = (daemon.share("a"), daemon.share("b"));
     tree(&source);
-    std::fs::write(source.join("large"), vec![7_u8; 6 << 20]).expect("there is room");
-    let job = create(&daemon, &["--bwlimit=1M", "--cutover=auto"], &source, &destination);
+    std::fs::write(source.join("large"), vec![7_u8; 40 << 20]).expect("there is room");
+    let job = create(&daemon, &["--bwlimit=8M", "--cutover=auto"], &source, &destination);
     let url = format!("unix:{}", daemon.socket().display());
     let watch = Command::new(env!("CARGO_BIN_EXE_copyd"))
         .args(["job", "watch", "--url", &url, &job])
@@ -123,6 +123,10 @@ fn a_watch_outlives_the_daemon_and_ends_with_the_job_s_code() {
     assert!(err.contains("the connection to the daemon broke"), "{err}");
     assert_eq!(out.matches("taken on: migrate").count(), 1, "nothing is told twice: {out}");
     assert_eq!(out.matches("→ completed").count(), 1, "{out}");
+    let report: serde_json::Value =
+        serde_json::from_str(&told(&daemon, 0, &["job", "report", "--json", &job])).expect("JSON");
+    let moved: u64 = report["throughput"].as_array().into_iter().flatten().filter_map(|span| span[2].as_u64()).sum();
+    assert!(moved > 0, "there is something to draw: {report}");
 }
 
 #[test]

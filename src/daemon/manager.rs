@@ -583,6 +583,12 @@ impl Manager {
         };
         let pass = self.records.get(&id).map_or(0, |job| job.pass);
         let heard = ears.hear(report, pass);
+        let speaks_of_itself = heard.progress.is_some() || !heard.inputs.is_empty();
+        let span = if speaks_of_itself { ears.moved_until(now_ms) } else { None };
+        // For the plot of its report; it is stored with the next transition, since nothing is decided by it.
+        if let (Some(span), Some(job)) = (span.filter(|span| span.bytes > 0), self.records.get_mut(&id)) {
+            job.keep_span(span);
+        }
         let flush = heard.flush;
         let mut events = heard.events;
         for input in heard.inputs {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::api::backend::Progress;
 use crate::error::Class;
 use crate::fidelity::LossClass;
-use crate::job::{self, Invalid, Job, Purpose, RunInput, RunPlan, RunSummary, What};
+use crate::job::{self, Invalid, Job, Meter, Purpose, RunInput, RunPlan, RunSummary, Span, What};
 use crate::limits::{CHANGED_NAMES_KEPT, FAILURES_BUFFERED, NOTES_KEPT, STALL_SHOWN_AFTER_S};
 use crate::pass;
 use crate::store::control::{FailureRow, LossRow};
@@ -103,6 +103,8 @@ pub struct Heard {
 pub struct Ears {
     verifies: bool,
     progress: Progress,
+    /// From the run's first word on: what it moved since it was last asked.
+    meter: Option<Meter>,
     stall: Option<u64>,
     losses_told: BTreeSet<LossClass>,
     notes: usize,
@@ -118,6 +120,7 @@ impl Ears {
         Self {
             verifies: purpose == Purpose::Verify,
             progress: Progress::default(),
+            meter: None,
             stall: None,
             losses_told: BTreeSet::new(),
             notes: 0,
@@ -204,6 +207,18 @@ impl Ears {
     pub fn note(&mut self, text: &str) -> Option<What> {
         self.notes += 1;
         (self.notes <= NOTES_KEPT).then(|| What::Note { text: text.into() })
+    }
+
+    /// What was moved since the last time, as its last word on where it stands has it. The first word begins it.
+    pub fn moved_until(&mut self, now_ms: u64) -> Option<Span> {
+        let Progress { bytes_done, entries_done, .. } = self.progress;
+        match &mut self.meter {
+            Some(meter) => meter.read(now_ms, bytes_done, entries_done),
+            None => {
+                self.meter = Some(Meter::starting(now_ms));
+                None
+            }
+        }
     }
 
     /// Whether it has copied or proved something that a later run need not do again.

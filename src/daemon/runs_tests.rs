@@ -115,3 +115,15 @@ fn a_run_that_has_copied_something_has_moved_and_a_comparison_never_has() {
         assert_eq!(ears.moved(), expected);
     }
 }
+
+#[test]
+fn what_a_run_moves_is_told_in_spans_of_time() {
+    let mut ears = Ears::new(Purpose::Pass);
+    assert_eq!(ears.moved_until(1000), None, "its first word begins it");
+    let stands = |bytes_done| Report::Progress(Standing { bytes_done, entries_done: 1, ..Standing::default() });
+    ears.hear(stands(700), 1);
+    let span = ears.moved_until(1500).expect("time has passed");
+    assert_eq!((span.from_ms, span.length_ms, span.bytes, span.entries), (1000, 500, 700, 1));
+    ears.hear(stands(700), 1);
+    assert_eq!(ears.moved_until(2000).map(|span| span.bytes), Some(0));
+}
