@@ -127,6 +127,25 @@ fn each_directive_has_its_reason() {
     }
 }
 
+#[test]
+fn each_unit_starts_a_verb_with_flags_that_copyd_has() {
+    let mut starts = 0;
+    for file in files().iter().filter(|file| is_unit(file)) {
+        let text = fs::read_to_string(file).unwrap();
+        for (_, command) in directives(&text).iter().filter(|(key, _)| *key == "ExecStart") {
+            let words: Vec<&str> = command.split(' ').collect();
+            let help = tool("copyd", env!("CARGO_BIN_EXE_copyd"), &[words[1], "--help"]);
+            let help = String::from_utf8_lossy(&help.stdout);
+            // The worker's flag is for programs, and not in the help.
+            for flag in words.iter().filter(|word| word.starts_with("--") && **word != "--isolated") {
+                assert!(help.contains(flag), "{}: {} has no {flag}\n{help}", file.display(), words[1]);
+            }
+            starts += 1;
+        }
+    }
+    assert_eq!(starts, 3);
+}
+
 /// The first word of a directive's name: `Socket` of `SocketMode`.
 fn stem(key: &str) -> &str {
     let end = key.char_indices().skip(1).find(|(_, c)| c.is_ascii_uppercase()).map_or(key.len(), |(at, _)| at);
@@ -345,9 +364,8 @@ fn numbers() -> Vec<(String, i64)> {
 fn the_process_that_tries_the_calls() {
     let Ok(calls) = std::env::var(CALLS) else { return };
     // What the worker does, in its order.
-    for (what, error) in copyd::sys::harden(true) {
-        panic!("{what}: {error}");
-    }
+    let missing = copyd::sys::harden(true);
+    assert!(missing.is_empty(), "{missing:?}");
     let keep = copyd::pass::capabilities_max();
     let narrowing = copyd::sys::Narrowing { keep, ruleset: None };
     assert_eq!(copyd::sys::narrow_every_thread(narrowing), copyd::sys::Refused::default());

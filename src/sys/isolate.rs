@@ -94,9 +94,7 @@ pub fn harden(own_process_files: bool) -> Vec<(&'static str, io::Error)> {
     };
     // What it makes is nobody else's until it says so.
     rustix::process::umask(Mode::from_raw_mode(0o077));
-    // Memory of a tenant's data, and of names, stays off the disk.
-    let nothing = Rlimit { current: Some(0), maximum: Some(0) };
-    note("no core file", setrlimit(Resource::Core, nothing).map_err(Into::into));
+    note("no core file", forbid_core_files());
     // SAFETY: these three change attributes of this process, and take numbers.
     unsafe {
         if own_process_files {
@@ -110,6 +108,14 @@ pub fn harden(own_process_files: bool) -> Vec<(&'static str, io::Error)> {
         note("a keyring of its own", if keyring >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) });
     }
     missing
+}
+
+/// Memory of secrets, of a tenant's data and of names stays off the disk: of this process and of all that it starts.
+///
+/// # Errors
+/// None that a kernel is known to have: a limit may always be lowered.
+pub fn forbid_core_files() -> io::Result<()> {
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
 /// Leaves every group that is not the process's first one. Root needs none.

@@ -35,8 +35,8 @@ pub use inode_flags::{
     set_flags,
 };
 pub use isolate::{
-    Namespace, clear_environment, close_inherited, enter_network, harden, leave, leave_groups, network_named,
-    nfs_volumes,
+    Namespace, clear_environment, close_inherited, enter_network, forbid_core_files, harden, leave, leave_groups,
+    network_named, nfs_volumes,
 };
 pub use memory::Memory;
 pub use peer::peer_groups;

@@ -123,19 +123,19 @@ pub fn show_only(places: &[Place], scratch: bool) -> Result<(), (PathBuf, io::Er
         in_memory(c".", c"mode=0700").map_err(at("/tmp"))?;
     }
     for (path, tree) in trees {
-        let stands = made(&root, &path).and_then(|directory| attach(&tree, &directory));
-        stands.map_err(|error| (path, error))?;
+        let attached = made(&root, &path).and_then(|directory| attach(&tree, &directory));
+        attached.map_err(|error| (path, error))?;
     }
     become_root(&root).map_err(at("/"))
 }
 
 /// A copy of the mount that a place lies on, from the place on, with all that is mounted below it.
 fn copy_of(place: &Place) -> io::Result<Option<OwnedFd>> {
+    const CLONE: libc::c_uint = 1;
     let held = match place.hold() {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(None),
         held => held?,
     };
-    const CLONE: libc::c_uint = 1;
     let wanted = CLONE | libc::O_CLOEXEC.cast_unsigned() | (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE).cast_unsigned();
     // SAFETY: reads an empty, terminated string.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, held.as_raw_fd(), c"".as_ptr(), wanted) };
