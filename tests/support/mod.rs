@@ -13,6 +13,7 @@
 //! - [`cursor`]: moving through a tree of any depth with one descriptor.
 //! - [`isolated`]: a worker in namespaces of its own, to be looked at from outside.
 //! - [`daemon`]: a daemon with its place, and [`link`]: a spawner without one.
+//! - [`service`]: the daemon as a client in another language meets it.
 //! - [`raw`]: the few system calls that no safe crate offers.
 
 #![allow(dead_code, reason = "each test binary compiles this module and uses its own part of it")]
@@ -27,6 +28,7 @@ pub mod link;
 pub mod mounts;
 pub mod oracle;
 pub mod raw;
+pub mod service;
 pub mod trees;
 
 use std::ffi::OsStr;
