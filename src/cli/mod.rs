@@ -43,6 +43,7 @@ use args::{Cli, Verb};
 #[must_use]
 pub fn main() -> ExitCode {
     panics::install();
+    crate::sys::keep_pages_small();
     // What panicked has been said by the hook.
     catch_unwind(|| dispatch(&std::env::args_os().collect::<Vec<_>>())).unwrap_or(ExitCode::Internal)
 }

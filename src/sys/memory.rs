@@ -46,6 +46,13 @@ fn given(pointer: *mut u8) -> *mut u8 {
     pointer
 }
 
+/// Has the kernel give this process, and every one that it starts, memory in its smallest pages. The
+/// allocator asks for huge ones; a run touches little of each, and gives it back soon, but pays for
+/// clearing all of it. Where it is refused nothing is lost but time.
+pub fn keep_pages_small() {
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 #[cold]
 fn exhausted() -> ! {
     const WORDS: &[u8] = b"copyd: error: no memory left\n  help: raise the limit (of the shell, the service or the \
@@ -54,5 +61,14 @@ fn exhausted() -> ! {
     unsafe {
         libc::write(libc::STDERR_FILENO, WORDS.as_ptr().cast(), WORDS.len());
         libc::_exit(ExitCode::Root as i32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_huge_pages_are_given_once_they_were_declined() {
+        super::keep_pages_small();
+        assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
     }
 }

@@ -38,7 +38,7 @@ pub use isolate::{
     Namespace, clear_environment, close_inherited, enter_network, forbid_core_files, harden, leave, leave_groups,
     network_named, nfs_volumes,
 };
-pub use memory::Memory;
+pub use memory::{Memory, keep_pages_small};
 pub use peer::peer_groups;
 pub use ring::{Ring, Transfer, in_flight};
 pub use stat::{Kind, Stat, Time, is_file, stat_at, stat_fd};
