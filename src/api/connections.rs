@@ -370,7 +370,7 @@ mod tests {
         let all = connections(9);
         let late = all.enter(Whose::Uid(1), true).expect("there is room");
         let fine = all.enter(Whose::Uid(1), false).expect("there is room");
-        all.reap(Instant::now() + Duration::from_secs(60));
+        all.reap(Instant::now() + Duration::from_mins(1));
         assert!(is_cut(&late) && !is_cut(&fine));
         assert_eq!(all.open().len(), 1);
         all.leave(&fine);
@@ -383,10 +383,10 @@ mod tests {
             let all = connections(8);
             let mut held = Vec::new();
             for uid in comers {
-                if let Some(connection) = all.enter(Whose::Uid(uid), false) {
-                    if uid % 2 == 0 {
-                        held.push(connection.begin(false));
-                    }
+                if let Some(connection) = all.enter(Whose::Uid(uid), false)
+                    && uid % 2 == 0
+                {
+                    held.push(connection.begin(false));
                 }
                 prop_assert!(all.open().len() <= 8);
             }

@@ -212,13 +212,11 @@ impl Ears {
     /// What was moved since the last time, as its last word on where it stands has it. The first word begins it.
     pub fn moved_until(&mut self, now_ms: u64) -> Option<Span> {
         let Progress { bytes_done, entries_done, .. } = self.progress;
-        match &mut self.meter {
-            Some(meter) => meter.read(now_ms, bytes_done, entries_done),
-            None => {
-                self.meter = Some(Meter::starting(now_ms));
-                None
-            }
-        }
+        let Some(meter) = &mut self.meter else {
+            self.meter = Some(Meter::starting(now_ms));
+            return None;
+        };
+        meter.read(now_ms, bytes_done, entries_done)
     }
 
     /// Whether it has copied or proved something that a later run need not do again.

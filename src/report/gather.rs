@@ -153,7 +153,7 @@ fn completed(job: &Job) -> String {
     if job.kind() != Kind::Verify {
         // The record counts by its last pass, which leaves alone what an earlier one had done, and knows nothing of
         // what a run did that died. So no more is said of those entries than what the last pass looked at.
-        text.push_str(&match (t.proved, t.assumed, t.bytes_verified) {
+        let how = match (t.proved, t.assumed, t.bytes_verified) {
             (_, 0, _) => ", every one of them proved in the last pass.".to_owned(),
             (0, _, 0) => ", in the last pass taken as equal by size and times.".to_owned(),
             (0, _, bytes) => format!(
@@ -161,7 +161,8 @@ fn completed(job: &Job) -> String {
                 words::size(bytes)
             ),
             _ => ", in the last pass a part of them proved and the rest taken as equal by size and times.".to_owned(),
-        });
+        };
+        text.push_str(&how);
     }
     let short = [(t.failed, "failed"), (t.hot, "changed whenever read"), (t.lost.values().sum(), "losses")];
     let named: Vec<String> =
