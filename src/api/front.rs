@@ -48,6 +48,9 @@ const HEAD_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_OF_A_CONNECTION_MAX: u32 = 32;
 /// Descriptors for all that is no connection: the store, the link to the spawner, the log.
 const DESCRIPTORS_KEPT: u64 = 512;
+/// Connections that the kernel holds until they are accepted. With the library's 128 a burst is not heard, and each
+/// of its clients tries again after a second.
+const BACKLOG: i32 = 4096;
 /// Between two tries where the system has no descriptor left.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -332,11 +335,10 @@ fn permitted(address: SocketAddr, tls: bool, tokens: bool) -> Result<(), Error> 
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
-    std::net::TcpListener::bind(address).map_err(|source| Error::Output {
-        path: address.to_string().into(),
-        what: "cannot listen on",
-        source,
-    })
+    let failed = |source| Error::Output { path: address.to_string().into(), what: "cannot listen on", source };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| failed(error.into()))?;
+    Ok(listener)
 }
 
 /// Binds under another name and renames, so that the socket never stands there with other permissions,
@@ -363,6 +365,7 @@ fn bind_unix(path: &Path, mode: u32) -> Result<std::os::unix::net::UnixListener,
     let _ = std::fs::remove_file(&new);
     let listener = std::os::unix::net::UnixListener::bind(&new).map_err(failed)?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| failed(error.into()))?;
     std::fs::rename(&new, path).map_err(failed)?;
     Ok(listener)
 }
