@@ -52,7 +52,7 @@ fn count(events: &[Value], of: impl Fn(&Value) -> bool) -> usize {
     events.iter().filter(|event| of(event)).count()
 }
 
-fn enters<'a>(state: &'a str) -> impl Fn(&Value) -> bool + 'a {
+fn enters(state: &str) -> impl Fn(&Value) -> bool + '_ {
     move |event| event["type"] == "state_changed" && event["to"] == state
 }
 

@@ -227,8 +227,8 @@ fn who_hangs_is_still_named_and_a_cancelled_worker_still_ends() {
 
 #[test]
 fn a_user_without_rights_is_isolated_as_far_as_he_can_be_and_is_told_the_rest() {
-    let room = Room::new(FsType::Ext4);
     const USER: u32 = 12345;
+    let room = Room::new(FsType::Ext4);
     fs::write(room.at("source/file"), "x").unwrap();
     fs::create_dir(room.at("bin")).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_copyd"), room.at("bin/copyd")).unwrap();

@@ -52,7 +52,7 @@ fn a_run_below_an_allowed_root_is_carried_out_and_its_events_are_relayed() {
     assert_eq!(spawner.hello["hello"]["schema"], 1);
     assert_eq!(spawner.hello["hello"]["privileged"], rustix::process::geteuid().is_root());
     spawner.start_copy(RUN, "sync", &place.allowed.join("source"), &place.allowed.join("destination"));
-    let lines = spawner.to_end_of(RUN);
+    let lines = spawner.until_end_of(RUN);
     assert_eq!(lines.last().expect("a line")["ended"]["exit_code"], 0, "{lines:#?}");
     let events: Vec<&str> = lines.iter().filter_map(|line| line["event"]["event"].as_str()).collect();
     assert!(events.contains(&"started") && events.contains(&"confined"), "{events:?}");
@@ -92,7 +92,7 @@ fn what_the_lists_do_not_allow_is_refused_although_the_link_asks_for_it_directly
     ];
     for (project, specification, namespace, expected) in cases {
         spawner.start_with(RUN, project, &specification, namespace);
-        let lines = spawner.to_end_of(RUN);
+        let lines = spawner.until_end_of(RUN);
         assert_eq!(refusal(&lines).0, expected, "{specification} {namespace:?}: {lines:#?}");
     }
     // A list of allowed places that the link itself gives is not the spawner's.
@@ -106,7 +106,7 @@ fn what_the_lists_do_not_allow_is_refused_although_the_link_asks_for_it_directly
         },
         None,
     );
-    assert_eq!(refusal(&spawner.to_end_of(RUN)).0, "not_allowed");
+    assert_eq!(refusal(&spawner.until_end_of(RUN)).0, "not_allowed");
     assert!(!to.exists() && !place.beside.join("destination").exists(), "nothing was touched");
     spawner.leave();
 }
@@ -119,7 +119,7 @@ fn a_symlink_below_an_allowed_root_leads_nowhere() {
     let (source, to) = (place.allowed.join("source"), place.allowed.join("destination"));
     for (from, to) in [(place.allowed.join("way/source"), to), (source, place.allowed.join("way/destination"))] {
         spawner.start_copy(RUN, "sync", &from, &to);
-        let lines = spawner.to_end_of(RUN);
+        let lines = spawner.until_end_of(RUN);
         let code = &lines.last().expect("a line")["ended"]["exit_code"];
         assert_eq!(code, 43, "{lines:#?}");
     }
@@ -169,7 +169,7 @@ fn at_a_socket_it_serves_one_after_the_other_and_nobody_who_is_not_the_daemon() 
     let child = Spawner::listen(&socket, &place.allowed, &place.state);
     let mut first = Spawner::connect(child, &socket);
     first.start_copy(RUN, "sync", &place.allowed.join("source"), &place.allowed.join("destination"));
-    assert_eq!(first.to_end_of(RUN).last().expect("a line")["ended"]["exit_code"], 0);
+    assert_eq!(first.until_end_of(RUN).last().expect("a line")["ended"]["exit_code"], 0);
     let child = first.disconnect();
     let second = Spawner::connect(child, &socket);
     let mut child = second.disconnect();

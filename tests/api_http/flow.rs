@@ -65,7 +65,7 @@ async fn job(house: &House) -> (uuid::Uuid, String) {
 
 #[tokio::test]
 async fn a_stream_begins_after_the_last_event_and_goes_on() {
-    let house = House::new().await;
+    let house = House::new();
     let (id, path) = job(&house).await;
     house.daemon.note(id, "two");
     house.daemon.note(id, "three");
@@ -85,7 +85,7 @@ async fn a_stream_begins_after_the_last_event_and_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_event_is_lost_or_sent_twice_however_fast_they_come() {
     const EVENTS: u64 = 600;
-    let house = House::new().await;
+    let house = House::new();
     let (id, path) = job(&house).await;
     let daemon = std::sync::Arc::clone(&house.daemon);
     // More at once than subscribers are kept for, so that every stream falls behind.
@@ -112,7 +112,7 @@ async fn no_event_is_lost_or_sent_twice_however_fast_they_come() {
 
 #[tokio::test]
 async fn a_silent_stream_gives_signs_of_life_and_ends_with_its_job() {
-    let house = House::with(|settings, _| settings.bounds.heartbeat = Duration::from_millis(50)).await;
+    let house = House::with(|settings, _| settings.bounds.heartbeat = Duration::from_millis(50));
     let (id, path) = job(&house).await;
     let mut events = Events::open(&house, &path, Some(1)).await;
     assert_eq!(events.block().await.as_deref(), Some("retry: 2000"));
@@ -125,7 +125,7 @@ async fn a_silent_stream_gives_signs_of_life_and_ends_with_its_job() {
 
 #[tokio::test]
 async fn streams_are_bounded_and_give_their_place_back() {
-    let house = House::with(|settings, _| settings.bounds.streams_of_a_caller_max = 1).await;
+    let house = House::with(|settings, _| settings.bounds.streams_of_a_caller_max = 1);
     let (_, path) = job(&house).await;
     let mut first = Events::open(&house, &path, None).await;
     assert!(first.next().await.is_some());
@@ -141,7 +141,7 @@ async fn streams_are_bounded_and_give_their_place_back() {
 
 #[tokio::test]
 async fn stopping_ends_streams_and_idle_connections_in_time() {
-    let house = House::new().await;
+    let house = House::new();
     let (_, path) = job(&house).await;
     let mut events = Events::open(&house, &path, None).await;
     let mut idle = house.connect().await;
@@ -161,8 +161,7 @@ async fn a_head_or_a_body_that_does_not_come_is_not_waited_for() {
     let house = House::with(|settings, _| {
         settings.bounds.header_timeout = Duration::from_millis(300);
         settings.bounds.request_timeout = Duration::from_millis(900);
-    })
-    .await;
+    });
     let mut head = house.connect().await;
     head.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.expect("it is open");
     let mut text = Vec::new();
@@ -182,8 +181,7 @@ async fn a_head_or_a_body_that_does_not_come_is_not_waited_for() {
 async fn a_flood_of_connections_leaves_others_answered() {
     let house = House::with(|settings, _| {
         settings.bounds = Bounds { connections_max: 20, ..settings.bounds };
-    })
-    .await;
+    });
     let mut idle = Vec::new();
     for _ in 0..100 {
         idle.push(house.connect().await);
@@ -200,7 +198,7 @@ async fn a_flood_of_connections_leaves_others_answered() {
 
 #[tokio::test]
 async fn a_reader_that_does_not_read_is_cut() {
-    let house = House::with(|settings, _| settings.bounds.reader_timeout = Duration::from_millis(300)).await;
+    let house = House::with(|settings, _| settings.bounds.reader_timeout = Duration::from_millis(300));
     let mut slow = house.connect().await;
     // So many answers that no socket takes them all.
     let asked = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
@@ -227,8 +225,7 @@ async fn a_client_certificate_is_who_its_subject_names() {
             projects: vec!["a".into()],
         });
         made = Some(certificates);
-    })
-    .await;
+    });
     let certificates = made.expect("they were just made");
     let ask = |ask: Ask<'static>, certificate: bool| {
         let (address, certificates) = (house.tcp[0], &certificates);
@@ -246,7 +243,7 @@ async fn a_client_certificate_is_who_its_subject_names() {
 
 #[tokio::test]
 async fn tokens_alone_do_on_loopback() {
-    let house = House::with(|settings, _| settings.listen = vec!["127.0.0.1:0".parse().expect("it is one")]).await;
+    let house = House::with(|settings, _| settings.listen = vec!["127.0.0.1:0".parse().expect("it is one")]);
     let ask = |ask: Ask<'static>| async {
         let stream = tokio::net::TcpStream::connect(house.tcp[0]).await.expect("the daemon listens");
         Answer::of(send(stream, ask).await).await

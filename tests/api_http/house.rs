@@ -36,16 +36,16 @@ pub struct House {
 }
 
 impl House {
-    pub async fn new() -> Self {
-        Self::with(|_, _| {}).await
+    pub fn new() -> Self {
+        Self::with(|_, _| {})
     }
 
     /// With settings as the test wants them; it is given the directory for its files, too.
-    pub async fn with(change: impl FnOnce(&mut Settings, &std::path::Path)) -> Self {
+    pub fn with(change: impl FnOnce(&mut Settings, &std::path::Path)) -> Self {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let tokens = directory.path().join("tokens");
-        let lines: String = TOKENS.iter().map(|(name, token, ..)| format!("{name}:{token}\n")).collect();
-        std::fs::write(&tokens, lines).expect("it can be written");
+        let lines: Vec<String> = TOKENS.iter().map(|(name, token, ..)| format!("{name}:{token}\n")).collect();
+        std::fs::write(&tokens, lines.concat()).expect("it can be written");
         std::fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
         let access = TOKENS.iter().map(|(name, _, role, project)| AccessRule {
             name: (*name).into(),

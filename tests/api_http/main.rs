@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 #[tokio::test]
 async fn the_version_document_names_the_range() {
-    let house = House::new().await;
+    let house = House::new();
     let answer = house.get("/").await;
     assert_eq!(answer.status, 200);
     let version = &answer.json()["versions"][0];
@@ -21,7 +21,7 @@ async fn the_version_document_names_the_range() {
 
 #[tokio::test]
 async fn every_answer_of_v1_says_its_version() {
-    let house = House::new().await;
+    let house = House::new();
     for (path, status) in [("/v1/jobs", 200), ("/v1/jobs?limit=x", 400), ("/v1/nothing", 404)] {
         let answer = house.get(path).await;
         assert_eq!(answer.status, status);
@@ -33,7 +33,7 @@ async fn every_answer_of_v1_says_its_version() {
 
 #[tokio::test]
 async fn a_version_that_is_not_spoken_is_406_with_the_range() {
-    let house = House::new().await;
+    let house = House::new();
     let answer = house.ask(Ask::new("GET", "/v1/jobs").with("OpenStack-API-Version", "copyd 1.99")).await;
     answer.problem(406, "version_not_acceptable");
     let json = answer.json();
@@ -44,7 +44,7 @@ async fn a_version_that_is_not_spoken_is_406_with_the_range() {
 
 #[tokio::test]
 async fn a_job_that_is_made_can_be_looked_at() {
-    let house = House::new().await;
+    let house = House::new();
     let made = house.post("/v1/jobs", &specification("default", &json!({"team": "x"}))).await;
     assert_eq!(made.status, 202, "{}", made.text);
     let job = made.json();
@@ -61,7 +61,7 @@ async fn a_job_that_is_made_can_be_looked_at() {
 
 #[tokio::test]
 async fn a_body_that_can_not_be_makes_no_job_and_names_the_field() {
-    let house = House::new().await;
+    let house = House::new();
     let with = |field: &str, value: Value| {
         let mut body = specification("default", &json!({}));
         body[field] = value;
@@ -92,7 +92,7 @@ async fn a_body_that_can_not_be_makes_no_job_and_names_the_field() {
 
 #[tokio::test]
 async fn what_the_body_is_and_how_large_it_may_be_is_held() {
-    let house = House::new().await;
+    let house = House::new();
     let post = |kind: &'static str, body: String| {
         house.ask(Ask::new("POST", "/v1/jobs").with("content-type", kind).body(body))
     };
@@ -104,7 +104,7 @@ async fn what_the_body_is_and_how_large_it_may_be_is_held() {
 
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
-    let house = House::new().await;
+    let house = House::new();
     house.get("/nothing").await.problem(404, "not_found");
     house.get("/v1/jobs/0199b3a0-0000-7000-8000-000000000001").await.problem(404, "not_found");
     let field = house.get("/v1/jobs/nonsense").await.problem(400, "invalid");
@@ -117,7 +117,7 @@ async fn what_is_not_there_is_a_problem_too() {
 
 #[tokio::test]
 async fn a_path_that_is_not_allowed_is_refused_early() {
-    let house = House::new().await;
+    let house = House::new();
     let mut body = specification("default", &json!({}));
     body["source"]["export"] = json!("/etc");
     house.post("/v1/jobs", &body).await.problem(403, "forbidden");
@@ -126,7 +126,7 @@ async fn a_path_that_is_not_allowed_is_refused_early() {
 
 #[tokio::test]
 async fn the_same_request_with_the_same_key_is_done_once() {
-    let house = House::new().await;
+    let house = House::new();
     let make = |labels: Value, key: &'static str, token: &'static str| {
         let ask = Ask::new("POST", "/v1/jobs").json(&specification("a", &labels)).with("Idempotency-Key", key);
         house.ask(ask.token(token))
@@ -147,7 +147,7 @@ async fn the_same_request_with_the_same_key_is_done_once() {
 
 #[tokio::test]
 async fn a_command_repeated_with_its_key_has_its_answer_again() {
-    let house = House::new().await;
+    let house = House::new();
     let job = house.job("default", &json!({})).await;
     let path = format!("/v1/jobs/{}/pause", job["id"].as_str().expect("it has one"));
     let pause = |key: &'static str| house.ask(Ask::new("POST", &path).with("Idempotency-Key", key));
@@ -160,18 +160,18 @@ async fn a_command_repeated_with_its_key_has_its_answer_again() {
 
 #[tokio::test]
 async fn a_generation_that_has_passed_is_412() {
-    let house = House::new().await;
+    let house = House::new();
     let job = house.job("default", &json!({})).await;
     let path = format!("/v1/jobs/{}", job["id"].as_str().expect("it has one"));
-    let patch = |tag: &'static str, priority: u8| {
+    let changing = |tag: &'static str, priority: u8| {
         house.ask(Ask::new("PATCH", &path).json(&json!({"priority": priority})).with("If-Match", tag))
     };
-    let changed = patch("\"1\"", 60).await;
+    let changed = changing("\"1\"", 60).await;
     assert_eq!((changed.status, changed.header("etag")), (202, "\"2\""), "{}", changed.text);
     assert_eq!(changed.json()["spec"]["priority"], json!(60));
-    assert_eq!(patch("\"1\"", 70).await.problem(412, "precondition_failed").as_deref(), Some("If-Match"));
-    assert_eq!(patch("*", 70).await.status, 202);
-    patch("1", 80).await.problem(412, "precondition_failed");
+    assert_eq!(changing("\"1\"", 70).await.problem(412, "precondition_failed").as_deref(), Some("If-Match"));
+    assert_eq!(changing("*", 70).await.status, 202);
+    changing("1", 80).await.problem(412, "precondition_failed");
     let change = async |body: Value| house.ask(Ask::new("PATCH", &path).json(&body)).await;
     assert_eq!(change(json!({"schedule": "often"})).await.problem(400, "invalid").as_deref(), Some("schedule"));
     let of_another_kind = change(json!({"rpo_s": 60})).await;
@@ -182,7 +182,7 @@ async fn a_generation_that_has_passed_is_412() {
 
 #[tokio::test]
 async fn pages_together_are_the_list() {
-    let house = House::new().await;
+    let house = House::new();
     let mut made = Vec::new();
     for number in 0..25 {
         let project = if number % 2 == 0 { "a" } else { "b" };
@@ -231,7 +231,7 @@ async fn pages_together_are_the_list() {
 
 #[tokio::test]
 async fn a_caller_sees_and_does_what_its_rule_says() {
-    let house = House::new().await;
+    let house = House::new();
     let (ours, theirs) = (house.job("a", &json!({})).await, house.job("b", &json!({})).await);
     let path = |job: &Value| format!("/v1/jobs/{}", job["id"].as_str().expect("it has one"));
     let (ours, theirs) = (path(&ours), path(&theirs));
@@ -261,7 +261,7 @@ async fn a_caller_sees_and_does_what_its_rule_says() {
 
 #[tokio::test]
 async fn a_job_that_has_ended_can_be_deleted_and_is_gone() {
-    let house = House::new().await;
+    let house = House::new();
     let job = house.job("default", &json!({})).await;
     let path = format!("/v1/jobs/{}", job["id"].as_str().expect("it has one"));
     house.ask(Ask::new("DELETE", &path)).await.problem(409, "conflict");
@@ -273,7 +273,7 @@ async fn a_job_that_has_ended_can_be_deleted_and_is_gone() {
 
 #[tokio::test]
 async fn what_a_job_has_to_show_can_be_read() {
-    let house = House::new().await;
+    let house = House::new();
     let job = house.job("default", &json!({})).await;
     let id = job["id"].as_str().expect("it has one");
     for number in 0..5 {
@@ -302,7 +302,7 @@ async fn what_a_job_has_to_show_can_be_read() {
 
 #[tokio::test]
 async fn a_secret_is_written_and_never_read() {
-    let house = House::new().await;
+    let house = House::new();
     let put = |body: Value| house.ask(Ask::new("PUT", "/v1/credentials/nas").json(&body));
     assert_eq!(put(json!({"user": "u", "secret": "hunter2"})).await.status, 201);
     assert_eq!(put(json!({"secret": "hunter3"})).await.status, 204);
@@ -323,7 +323,7 @@ async fn a_secret_is_written_and_never_read() {
 
 #[tokio::test]
 async fn a_group_says_where_its_members_stand() {
-    let house = House::new().await;
+    let house = House::new();
     let make = async || house.post("/v1/groups", &json!({"name": "g", "project": "a"})).await;
     assert_eq!(make().await.status, 201);
     assert_eq!(make().await.status, 200, "the request can be repeated");
@@ -344,7 +344,7 @@ async fn a_group_says_where_its_members_stand() {
 
 #[tokio::test]
 async fn the_daemon_says_how_it_is() {
-    let house = House::new().await;
+    let house = House::new();
     assert_eq!(house.get("/healthz").await.json(), json!({"status": "ok", "troubles": []}));
     assert_eq!(house.get("/readyz").await.status, 200);
     *house.daemon.well.lock().expect("no test panics while it holds this") = false;
@@ -363,7 +363,7 @@ async fn the_daemon_says_how_it_is() {
 
 #[tokio::test]
 async fn the_description_is_the_frozen_one() {
-    let house = House::new().await;
+    let house = House::new();
     let served = house.get("/openapi.json").await;
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi/v1.0.json");
     if std::env::var_os("COPYD_WRITE_OPENAPI").is_some() {
@@ -381,7 +381,7 @@ async fn the_description_is_the_frozen_one() {
 
 #[tokio::test]
 async fn a_command_takes_no_body_but_an_empty_one() {
-    let house = House::new().await;
+    let house = House::new();
     let job = house.job("default", &json!({})).await;
     let path = format!("/v1/jobs/{}/pause", job["id"].as_str().expect("it has one"));
     house.ask(Ask::new("POST", &path).json(&json!({"force": true}))).await.problem(400, "invalid");

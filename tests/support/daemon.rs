@@ -29,8 +29,9 @@ impl Daemon {
         let roots = roots.map_or_else(|| place.path().join("shares"), Path::to_owned);
         std::fs::create_dir_all(&roots).expect("it is ours");
         let text = format!(
-            "[api]\nsocket = {:?}\n[allow]\nlocal_roots = [{roots:?}]\n{settings}\n",
-            place.path().join("run/copyd.sock")
+            "[api]\nsocket = \"{}/run/copyd.sock\"\n[allow]\nlocal_roots = [\"{}\"]\n{settings}\n",
+            place.path().display(),
+            roots.display()
         );
         std::fs::write(place.path().join("copyd.toml"), text).expect("it is ours");
         Self { place, roots, child: None }

@@ -50,7 +50,7 @@ impl Spawner {
     }
 
     fn greeted(child: Child, ours: UnixStream) -> Self {
-        ours.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        ours.set_read_timeout(Some(Duration::from_mins(1))).expect("a timeout");
         let input = BufReader::new(ours.try_clone().expect("a descriptor"));
         let mut spawner = Self { child, input, output: ours, hello: Value::Null };
         spawner.hello = spawner.line().expect("it says hello");
@@ -94,7 +94,7 @@ impl Spawner {
     }
 
     /// The lines of one run up to its last.
-    pub fn to_end_of(&mut self, run: &str) -> Vec<Value> {
+    pub fn until_end_of(&mut self, run: &str) -> Vec<Value> {
         let mut lines = Vec::new();
         loop {
             let line = self.line().unwrap_or_else(|| panic!("the link ended: {lines:#?}"));
@@ -122,8 +122,9 @@ impl Spawner {
 
 fn settings(root: &Path, state: &Path) -> std::path::PathBuf {
     let config = state.join("copyd.toml");
+    let root = root.display();
     let text =
-        format!("[allow]\nlocal_roots = [{root:?}]\nnetwork_namespaces = [\"tenant\"]\nprojects = [\"default\"]\n");
+        format!("[allow]\nlocal_roots = [\"{root}\"]\nnetwork_namespaces = [\"tenant\"]\nprojects = [\"default\"]\n");
     std::fs::write(&config, text).expect("the settings can be written");
     config
 }
