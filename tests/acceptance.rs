@@ -173,6 +173,14 @@ fn t26_a_secret_is_in_no_argv_environment_log_store_or_answer() {
     // A worker runs: the scenario has left one, slowly.
     let processes = daemon.processes();
     assert!(processes.len() >= 3, "the daemon, its spawner and a worker: {processes:?}");
+    // What tests/units.rs holds of an isolated worker holds of those that the daemon has started.
+    let worker = processes.last().expect("there are three");
+    let command = fs::read(format!("/proc/{worker}/cmdline")).unwrap();
+    assert!(command.split(|byte| *byte == 0).any(|word| word == b"--isolated"), "{}", command.escape_ascii());
+    for namespace in ["mnt", "net", "ipc", "uts"] {
+        let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/{namespace}")).unwrap();
+        assert_ne!(of(&worker.to_string()), of("self"), "{namespace}");
+    }
     let key = fs::read_to_string(daemon.path().join("server.key")).unwrap();
     let key = key.lines().nth(1).expect("base64").to_owned();
     let base64 = base64_of(secret.as_bytes());
@@ -182,8 +190,10 @@ fn t26_a_secret_is_in_no_argv_environment_log_store_or_answer() {
     let mut look = |what: String, bytes: &[u8]| {
         looked += 1;
         for secret in secrets {
-            let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
-            assert!(!found, "{what} holds {secret}: {}", String::from_utf8_lossy(bytes));
+            if let Some(at) = bytes.windows(secret.len()).position(|part| part == secret.as_bytes()) {
+                let around = &bytes[at.saturating_sub(200)..bytes.len().min(at + 200)];
+                panic!("{what} holds {secret}: {}", String::from_utf8_lossy(around));
+            }
         }
     };
     for process in &processes {

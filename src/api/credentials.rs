@@ -119,8 +119,12 @@ pub async fn put(
     query.end()?;
     who.may(Role::Operate, &project)?;
     let parsed: Result<PutCredential, Problem> = body.parse();
-    // What the parser says may quote the value.
-    let put = parsed.map_err(|problem| Problem { detail: "the body is not as it should be".into(), ..problem })?;
+    // What the parser says may quote the value, and a field that is not known may be one.
+    let put = parsed.map_err(|problem| Problem {
+        detail: "the body is not as it should be".into(),
+        field: problem.field.filter(|field| ["user", "secret"].contains(&field.as_str())),
+        ..problem
+    })?;
     for (field, text) in [("secret", Some(put.secret.expose_secret())), ("user", put.user.as_deref())] {
         if text.is_some_and(|text| !(1..=CHARACTERS_MAX).contains(&text.chars().count())) {
             return Err(Problem::invalid(field, format!("it has 1 to {CHARACTERS_MAX} characters")));

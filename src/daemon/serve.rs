@@ -54,6 +54,8 @@ pub struct Options {
 /// # Errors
 /// What keeps it from starting.
 pub fn serve(options: &Options) -> Result<ExitCode, Error> {
+    // Tokens and keys are about to be read. The spawner and its workers inherit it.
+    sys::forbid_core_files().map_err(|source| Error::Resources { what: "core files can't be turned off", source })?;
     let mut config = Config::load(options.config.as_deref())?;
     if let Some(socket) = &options.socket {
         config.api.socket = absolute(socket);

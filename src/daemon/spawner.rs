@@ -58,6 +58,7 @@ pub struct Setup {
 /// # Errors
 /// [`Error::Usage`] for a descriptor that is none; [`Error::Resources`] where the machine gives no thread.
 pub fn spawn_for(place: &Place, setup: Setup) -> Result<(), Error> {
+    sys::forbid_core_files().map_err(|source| Error::Resources { what: "core files can't be turned off", source })?;
     let allowed = Allowed::new(&setup.config.allow).map_err(|what| Error::Usage { what, remedy: "see copyd.toml" })?;
     let ending = Arc::new(Ending::default());
     match place {
