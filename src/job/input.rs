@@ -312,7 +312,7 @@ pub struct Transition {
 pub struct Refusal {
     pub what: String,
     pub remedy: String,
-    /// The job's state is the reason, and another one would allow it. Else the command itself is wrong.
+    /// The job's state or kind is the reason, and another one would allow it. Else the command itself is wrong.
     pub conflict: bool,
     /// The field of a change that is to blame.
     #[serde(default, skip_serializing_if = "Option::is_none")]

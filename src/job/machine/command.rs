@@ -71,7 +71,7 @@ fn resume(job: &Job, is: String) -> Result<(), Refusal> {
 fn cutover(job: &Job, is: String) -> Result<(), Refusal> {
     if job.kind() != Kind::Migrate {
         let what = format!("a job of kind {} has no cutover", job.kind().word());
-        return Err(Refusal { conflict: false, ..refuse(what, "make a migrate job for that") });
+        return Err(refuse(what, "make a migrate job for that"));
     }
     if let Some(group) = &job.spec.group {
         let what = format!("the job is a member of the group {group}, whose members cut over together");
