@@ -230,14 +230,16 @@ fn a_user_without_rights_is_isolated_as_far_as_he_can_be_and_is_told_the_rest() 
     const USER: u32 = 12345;
     let room = Room::new(FsType::Ext4);
     fs::write(room.at("source/file"), "x").unwrap();
-    fs::create_dir(room.at("bin")).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_copyd"), room.at("bin/copyd")).unwrap();
+    // Where any user may come, and there is room for a program with all that a debugger wants.
+    let bin = tempfile::tempdir_in("/tmp").unwrap();
+    fs::set_permissions(bin.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_copyd"), bin.path().join("copyd")).unwrap();
     for name in ["source", "source/file", "state", "."] {
         std::os::unix::fs::chown(room.at(name), Some(USER), Some(USER)).unwrap();
     }
     let mut specification = room.sync("destination");
     specification["limits"] = json!({"bytes_per_s": 200_000});
-    let mut command = Command::new(room.at("bin/copyd"));
+    let mut command = Command::new(bin.path().join("copyd"));
     std::os::unix::process::CommandExt::uid(&mut command, USER);
     std::os::unix::process::CommandExt::gid(&mut command, USER);
     let mut worker = Worker::begin(command.args(["worker", "--isolated"]), &specification);

@@ -95,7 +95,8 @@ fn what_is_not_allowed_or_not_there_is_refused_with_its_code() {
     let share = daemon.share("x");
     told(&daemon, 43, &["job", "create", "/etc", share.to_str().expect("it is ours")]);
     told(&daemon, 1, &["job", "show", "0190a6f0-0000-7000-8000-000000000009"]);
-    told(&daemon, 1, &["job", "create", "--window=25:00-26:00", "/etc", "/x"]);
+    let [from, to] = [daemon.share("a"), daemon.share("b")].map(|path| path.to_str().expect("it is ours").to_owned());
+    told(&daemon, 1, &["job", "create", "--window=25:00-26:00", &from, &to]);
     assert!(told(&daemon, 0, &["job", "list"]).is_empty(), "no job came of it");
 }
 

@@ -33,6 +33,10 @@ impl Bucket {
         Self { bytes_per_second: rate, burst, paid_until }
     }
 
+    pub(super) const fn bytes_per_second(&self) -> u128 {
+        self.bytes_per_second
+    }
+
     /// Takes bytes at a time; gives how long to wait before they move.
     /// A time before that of an earlier call, as threads that race may bring, is as good as any.
     pub(super) fn reserve(&mut self, now: Duration, bytes: u64) -> Duration {

@@ -15,10 +15,9 @@ use bucket::Bucket;
 
 /// Limits the rate at which threads move bytes. Threads are served in the order in which they ask,
 /// so none starves. Copies are one throttle: whoever holds one can change the rate for all.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Throttle(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     /// Asked for every block, so that a run without a limit takes no lock.
     limited: AtomicBool,
@@ -26,7 +25,6 @@ struct Shared {
     rate: Mutex<Rate>,
 }
 
-#[derive(Debug)]
 struct Rate {
     bucket: Option<Bucket>,
     /// How often it was changed: who waits at an old rate asks again.
@@ -70,6 +68,13 @@ impl Throttle {
     #[inline]
     pub fn take(&self, bytes: u64, stop: impl Fn() -> bool) -> Taken {
         if self.0.limited.load(Ordering::Relaxed) { self.0.take(bytes, stop) } else { Taken::Granted }
+    }
+}
+
+impl std::fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rate = self.0.rate();
+        f.debug_tuple("Throttle").field(&rate.bucket.as_ref().map(Bucket::bytes_per_second)).finish()
     }
 }
 
