@@ -143,6 +143,25 @@ fn t30_a_call_that_is_repeated_over_a_kill_does_its_work_once_and_answers_the_sa
     daemon.scenario("again.py", &arguments);
 }
 
+/// A daemon over a share that listens with TLS and knows one token, and the address.
+fn guarded_by(token: &str, volume: &Path) -> (Service, String) {
+    let mut daemon = Service::prepared("");
+    certificates(daemon.path());
+    fs::write(daemon.path().join("tokens"), format!("acceptance:{token}\n")).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(daemon.path().join("tokens"), private).unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let api = format!(
+        "listen = [\"{address}\"]\ntls_certificate = \"{{room}}/server.pem\"\ntls_key = \"{{room}}/server.key\"\n\
+         tokens_file = \"{{room}}/tokens\""
+    );
+    let access = "[[access]]\nname = \"token:acceptance\"\nrole = \"admin\"\nprojects = [\"default\"]\n";
+    let whole = configuration(volume, &api) + access;
+    fs::write(daemon.configuration(), whole.replace("{room}", text(daemon.path()))).unwrap();
+    daemon.run();
+    (daemon, address)
+}
+
 /// T26, as far as this version has secrets: a token, the key of the server, credentials.
 #[test]
 fn t26_a_secret_is_in_no_argv_environment_log_store_or_answer() {
@@ -150,22 +169,8 @@ fn t26_a_secret_is_in_no_argv_environment_log_store_or_answer() {
     let secret = "s3cr,et=\"quoted\"'and-more'";
     let token = "tokenthatnobodymaysee0123456789abcdef";
     let (volume, source, destination) = share();
-    let mut daemon = Service::prepared("");
-    certificates(daemon.path());
-    fs::write(daemon.path().join("tokens"), format!("acceptance:{token}\n")).unwrap();
-    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    fs::set_permissions(daemon.path().join("tokens"), private).unwrap();
-    let port = free_port();
-    let api = format!(
-        "listen = [\"127.0.0.1:{port}\"]\ntls_certificate = \"{{room}}/server.pem\"\ntls_key = \"{{room}}/server.key\"\n\
-         tokens_file = \"{{room}}/tokens\""
-    );
-    let access = "[[access]]\nname = \"token:acceptance\"\nrole = \"admin\"\nprojects = [\"default\"]\n";
-    let whole = configuration(volume.path(), &api) + access;
-    fs::write(daemon.configuration(), whole.replace("{room}", text(daemon.path()))).unwrap();
-    daemon.run();
+    let (daemon, address) = guarded_by(token, volume.path());
     fs::write(source.join("large"), vec![3; 4 << 20]).unwrap();
-    let address = format!("127.0.0.1:{port}");
     let [ca, tokens] = ["ca.pem", "token"].map(|name| daemon.path().join(name));
     fs::write(&tokens, token).unwrap();
     let arguments = ["--address", &address, "--ca", text(&ca), "--token-file", text(&tokens), "--secret", secret];

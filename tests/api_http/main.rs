@@ -309,7 +309,9 @@ async fn a_secret_is_written_and_never_read() {
     let list = house.get("/v1/credentials").await;
     assert_eq!(list.json(), json!({"credentials": ["nas"]}));
     let wrong = put(json!({"secret": "hunter2", "usr": "u"})).await;
-    assert_eq!(wrong.problem(400, "invalid").as_deref(), Some("usr"));
+    // A field that nobody knows may be the secret itself, at the wrong place.
+    assert_eq!(wrong.problem(400, "invalid"), None);
+    assert!(!wrong.text.contains("usr"));
     let wrong = put(json!({"secret": ["hunter2"]})).await;
     wrong.problem(400, "invalid");
     assert!(!wrong.text.contains("hunter2"));
