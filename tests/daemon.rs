@@ -69,9 +69,24 @@ fn a_migration_goes_from_the_request_to_the_switch() {
     assert_same(&daemon.share("a"), &daemon.share("b"));
     assert!(job["switch_safe_ms"].is_u64() && job["outcome"]["exit_code"] == 0, "{job:#}");
     assert_eq!(job["spec"]["private_data"]["ticket"], "7");
+    // The confirmation copies nothing; what it takes as equal was proved by the passes before it.
+    let totals = &job["totals"];
+    assert_eq!((&totals["assumed"], &totals["proved_before"]), (&totals["entries"], &totals["entries"]), "{totals}");
     let events = daemon.events(&id);
     assert_no_gap(&events);
     assert_eq!(count(&events, |event| event["type"] == "switch_safe"), 1, "{events:#?}");
+    let metrics = daemon.get("/metrics");
+    let metrics: Vec<&str> = metrics.as_str().expect("text").lines().collect();
+    let runs = job["totals"]["runs"].as_u64().expect("it counts them");
+    for line in [
+        "copyd_jobs{kind=\"migrate\",state=\"completed\"} 1".to_owned(),
+        format!("copyd_runs_total{{kind=\"migrate\",exit_code=\"0\"}} {runs}"),
+        "copyd_workers 0".to_owned(),
+        format!("copyd_events_total {}", events.len() - 1),
+    ] {
+        // The event of its creation is written with the job.
+        assert!(metrics.contains(&line.as_str()), "{line} in {metrics:#?}");
+    }
     let (took, status) = daemon.terminate();
     assert!(status.success() && took < Duration::from_secs(2), "{took:?} {status} {}", daemon.log());
 }

@@ -152,6 +152,11 @@ fn an_inspection_tells_what_the_job_knows_of_one_entry_or_of_all() {
     let (said, code) = run(&specification("migrate", source.path(), destination.path(), state.path()));
     assert_eq!(code, 0);
     let job = said.last().unwrap()["job"].clone();
+    assert_eq!((&said.last().unwrap()["proved"], &said.last().unwrap()["proved_before"]), (&json!(4), &json!(0)));
+    // A second run finds all as it left it, and tells what of that it has only taken as equal.
+    let (said, _) = run(&specification("migrate", source.path(), destination.path(), state.path()));
+    let again = said.last().unwrap();
+    assert_eq!((&again["proved"], &again["assumed"], &again["proved_before"]), (&json!(0), &json!(4), &json!(4)));
     let ask = |path: Option<&str>| {
         let mut ask = json!({ "schema": 1, "kind": "inspect", "job": job, "state_dir": state.path() });
         if let Some(path) = path {

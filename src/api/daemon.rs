@@ -12,7 +12,7 @@ use super::input::{Query, Who};
 use super::problem::Problem;
 use super::version::{MAX, MIN};
 use crate::job::{JobPatch, JobSpec, Kind, SCHEMA};
-use crate::observe;
+use crate::observe::{self, JobLabels};
 
 /// What this daemon can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -180,6 +180,9 @@ pub async fn readyz(State(shared): State<Shared>) -> Response {
 #[utoipa::path(get, path = "/metrics", tag = "daemon", operation_id = "metrics",
     responses((status = 200, description = "The metrics", content((String = "application/openmetrics-text")))))]
 pub async fn metrics(State(shared): State<Shared>, _: Who) -> Result<Response, Problem> {
+    let counts = shared.read(|reader| reader.counts().map_err(|error| super::unreadable(&error))).await?;
+    let labelled = counts.into_iter().map(|of| (JobLabels { kind: of.kind.word(), state: of.state.word() }, of.jobs));
+    shared.metrics.set_jobs(labelled);
     let text = shared.metrics.text().map_err(|error| {
         tracing::error!(%error, "the metrics can't be written");
         Problem::internal()

@@ -35,6 +35,7 @@ use crate::job::{
     self, Action, Event, Forced, Input, Job, RefusalReason, RunCommand, RunInput, RunPlan, Transition, What,
 };
 use crate::limits::{KEYS_KEPT, MANAGER_LOOK, SHUTDOWN_GRACE, STORE_RETRY, SWEEP_EVERY_MS, TAKEN_UP_TOGETHER};
+use crate::observe::{Metrics, RunLabels};
 use crate::store::control::{Committed, Control, Idempotency, Reader, Retention};
 use crate::worker::{Command, Report};
 
@@ -260,6 +261,7 @@ impl Manager {
         steps: Vec<(Transition, u64)>,
         key: Option<(&Idempotency, &str)>,
     ) -> Result<(), Error> {
+        let began = Instant::now();
         let worth = |step: &Transition| step.changed || !step.events.is_empty();
         let stored = if key.is_some() || steps.iter().any(|(step, _)| worth(step)) {
             let refer: Vec<_> = steps.iter().map(|(step, generation)| (step, *generation)).collect();
@@ -275,6 +277,7 @@ impl Manager {
         } else {
             Vec::new()
         };
+        self.count_commit(began, stored.len());
         for (step, _) in steps {
             self.act(step);
         }
@@ -282,6 +285,12 @@ impl Manager {
             self.shared.publish(event.job, News::Event(event));
         }
         Ok(())
+    }
+
+    fn count_commit(&self, began: Instant, events: usize) {
+        let metrics = &self.shared.metrics;
+        metrics.commit.observe(began.elapsed().as_secs_f64());
+        metrics.events.inc_by(events as u64);
     }
 
     /// What a stored step asks for.
@@ -385,7 +394,10 @@ impl Manager {
         let beside = owed.events.iter().map(|what| Event { at_ms: now_ms.max(job.updated_ms), what: what.clone() });
         let Some(input) = owed.input.clone() else {
             let events: Vec<Event> = beside.collect();
-            for event in self.store.append(owed.job, &events)? {
+            let began = Instant::now();
+            let stored = self.store.append(owed.job, &events)?;
+            self.count_commit(began, stored.len());
+            for event in stored {
                 self.shared.publish(owed.job, News::Event(event));
             }
             return Ok(());
@@ -591,6 +603,7 @@ impl Manager {
         }
         let flush = heard.flush;
         let mut events = heard.events;
+        count(&self.shared.metrics, &events, &heard.inputs);
         for input in heard.inputs {
             let events = std::mem::take(&mut events);
             self.tell(Owed { job: id, number: Some(number), input: Some(Input::Run(input)), events });
@@ -661,6 +674,11 @@ impl Manager {
         if let Err(error) = self.store.end_pass(job, pass) {
             tracing::error!(job = %job, %error, "failures of earlier passes could not be removed");
         }
+        let kind = self.records.get(&job).map_or("unknown", |job| job.kind().word());
+        self.shared.metrics.runs.get_or_create(&RunLabels { kind, exit_code: ended.exit_code }).inc();
+        if ended.forced.is_some() {
+            self.shared.metrics.worker_deaths.inc();
+        }
         let forced = ended.forced.map(|forced| Forced { what: forced.what, remedy: forced.remedy });
         let input = RunInput::Ended { exit_code: Some(ended.exit_code), forced, moved: ears.moved() };
         self.owe_run(job, number, input);
@@ -683,5 +701,18 @@ const fn purpose_word(purpose: job::Purpose) -> &'static str {
         job::Purpose::CutoverPass => "cutover_pass",
         job::Purpose::Confirm => "confirm",
         job::Purpose::Verify => "verify",
+    }
+}
+
+/// Counts what a run says of itself.
+fn count(metrics: &Metrics, events: &[What], inputs: &[RunInput]) {
+    let stalls = events.iter().filter(|event| matches!(event, What::Stall { .. })).count();
+    metrics.stalls.inc_by(stalls as u64);
+    for input in inputs {
+        if let RunInput::Summary(summary) = input {
+            metrics.bytes_copied.inc_by(summary.bytes_copied);
+            metrics.bytes_verified.inc_by(summary.bytes_verified);
+            metrics.entries_failed.inc_by(summary.failed);
+        }
     }
 }

@@ -263,6 +263,7 @@ impl Ears {
             bytes_verified: word.bytes_verified,
             proved: word.proved,
             assumed: word.assumed,
+            proved_before: word.proved_before,
             deleted: word.deleted,
             renamed: word.renamed,
             hot: word.hot,

@@ -74,7 +74,7 @@ pub fn serve(options: &Options) -> Result<ExitCode, Error> {
     give_rights_up(user)?;
     let store = Control::open(&StateDir::open(&directory)?, config.daemon.events_max)?;
     let (asks, asked) = bounded(ASKS_WAITING);
-    let shared = Arc::new(Shared::new(asks, store.readers(), allowed));
+    let shared = Arc::new(Shared::new(asks, store.readers(), allowed, Arc::new(Metrics::starting())));
     let rules = Rules {
         jobs_max: config.daemon.jobs_max,
         retention: Duration::from_secs(u64::from(config.daemon.retention_days) * 86_400),
@@ -227,7 +227,7 @@ async fn attend(shared: &Arc<Shared>, front: api::Front, managing: &JoinHandle<O
     let mut interrupted = signal(SignalKind::interrupt()).map_err(failed)?;
     let (stop, stopped) = watch::channel(false);
     let backend = Arc::new(Daemon::new(Arc::clone(shared)));
-    let mut serving = tokio::spawn(front.serve(backend, Arc::new(Metrics::new()), Arc::default(), stopped));
+    let mut serving = tokio::spawn(front.serve(backend, Arc::clone(&shared.metrics), Arc::default(), stopped));
     notify::ready();
     tracing::info!("ready");
     tokio::select! {

@@ -13,6 +13,7 @@ use super::allow::Allowed;
 use super::manager::Ask;
 use crate::api::backend::{News, Progress, Published, Readiness, WorkerInfo};
 use crate::limits::NEWS_KEPT;
+use crate::observe::Metrics;
 use crate::store::control::Readers;
 
 /// Shared by the manager and the API's threads.
@@ -21,6 +22,7 @@ pub struct Shared {
     pub asks: Sender<Ask>,
     pub readers: Readers,
     pub allowed: Allowed,
+    pub metrics: Arc<Metrics>,
     news: broadcast::Sender<Arc<Published>>,
     live: RwLock<HashMap<Uuid, Progress>>,
     workers: RwLock<HashMap<Uuid, WorkerInfo>>,
@@ -29,13 +31,14 @@ pub struct Shared {
 
 impl Shared {
     #[must_use]
-    pub fn new(asks: Sender<Ask>, readers: Readers, allowed: Allowed) -> Self {
+    pub fn new(asks: Sender<Ask>, readers: Readers, allowed: Allowed, metrics: Arc<Metrics>) -> Self {
         let (news, _) = broadcast::channel(NEWS_KEPT);
         let readiness = Readiness { store: Ok(()), spawner: Ok(()), running: 0, queued: 0 };
         Self {
             asks,
             readers,
             allowed,
+            metrics,
             news,
             live: RwLock::default(),
             workers: RwLock::default(),
@@ -72,7 +75,9 @@ impl Shared {
     }
 
     pub(super) fn begins(&self, run: Uuid, worker: WorkerInfo) {
-        write(&self.workers).insert(run, worker);
+        let mut workers = write(&self.workers);
+        workers.insert(run, worker);
+        self.metrics.workers.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
     }
 
     pub(super) fn heard(&self, run: Uuid, now_ms: u64) {
@@ -82,7 +87,10 @@ impl Shared {
     }
 
     pub(super) fn ends(&self, run: Uuid, job: Option<Uuid>) {
-        write(&self.workers).remove(&run);
+        let mut workers = write(&self.workers);
+        workers.remove(&run);
+        self.metrics.workers.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
+        drop(workers);
         if let Some(job) = job {
             write(&self.live).remove(&job);
         }

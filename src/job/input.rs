@@ -194,6 +194,7 @@ pub struct RunSummary {
     pub bytes_verified: u64,
     pub proved: u64,
     pub assumed: u64,
+    pub proved_before: u64,
     pub deleted: u64,
     pub renamed: u64,
     pub hot: u64,

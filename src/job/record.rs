@@ -243,6 +243,8 @@ pub struct Totals {
     pub proved: u64,
     /// Entries that were taken as equal by size and times, or copied without read-back.
     pub assumed: u64,
+    /// Of those assumed: proved by an earlier run of the job, and by size and times as it left them.
+    pub proved_before: u64,
     /// Entries that failed in the last pass.
     pub failed: u64,
     /// Files that changed whenever they were read, in the last pass.

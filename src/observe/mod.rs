@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -135,6 +136,25 @@ fn unit(word: &str) -> Option<Unit> {
 }
 
 impl Metrics {
+    /// Those of a daemon that starts now.
+    #[must_use]
+    pub fn starting() -> Self {
+        let metrics = Self::new();
+        let version = env!("CARGO_PKG_VERSION");
+        metrics.build.get_or_create(&VersionLabels { version }).set(1);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        metrics.start_time.set(since.as_secs_f64());
+        metrics
+    }
+
+    /// How many jobs there are of each kind in each state; of all others there are none.
+    pub fn set_jobs(&self, counts: impl Iterator<Item = (JobLabels, u64)>) {
+        self.jobs.clear();
+        for (labels, count) in counts {
+            self.jobs.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// The text form, complete.
     ///
     /// # Errors

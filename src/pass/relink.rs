@@ -50,7 +50,7 @@ impl Run<'_> {
                 }
                 Ok(Linked::Already) => {
                     self.progress.files_unchanged.add(u64::from(settled.facts.kind == Kind::File));
-                    self.tally.assumed.add(1);
+                    self.count_kept(settled.facts.proof);
                     done.push(place);
                 }
                 Ok(Linked::Impossible(e)) => {

@@ -215,6 +215,8 @@ pub struct Summary {
     pub proved: u64,
     /// Entries that were skipped as equal, or copied without read-back.
     pub assumed: u64,
+    /// Of those assumed: proved by an earlier run of the job, and by size and times as it left them.
+    pub proved_before: u64,
     pub deleted: u64,
     pub renamed: u64,
     pub hot: u64,
@@ -278,6 +280,7 @@ impl Summary {
             bytes_verified: 0,
             proved: 0,
             assumed: 0,
+            proved_before: 0,
             deleted: 0,
             renamed: 0,
             hot: 0,

@@ -545,6 +545,7 @@ impl Session<'_> {
             bytes_verified: progress.bytes_verified.get(),
             proved: tally.proved.get(),
             assumed: tally.assumed.get(),
+            proved_before: tally.proved_before.get(),
             deleted: progress.deleted.get(),
             renamed: 0,
             hot: tally.hot.get(),

@@ -90,6 +90,7 @@ pub struct Tally {
     pub metadata_updated: Counter,
     pub proved: Counter,
     pub assumed: Counter,
+    pub proved_before: Counter,
     pub hot: Counter,
     pub vanished: Counter,
     pub ignored: Counter,
@@ -103,6 +104,7 @@ impl Tally {
         let per_pass = [
             &self.proved,
             &self.assumed,
+            &self.proved_before,
             &self.hot,
             &self.ignored,
             &self.mismatched,
@@ -365,12 +367,21 @@ impl<'a> Run<'a> {
         lock(&self.fatal).take()
     }
 
-    /// An entry is settled as equal. What an earlier pass of this very run has proved, and nobody has
-    /// touched since, is proved.
+    /// An entry is settled as equal.
     pub fn unchanged(&self, kind: Kind, proof: Proof) {
         self.progress.files_unchanged.add(u64::from(kind == Kind::File));
         self.progress.entries_done.add(1);
-        self.count_proof(if self.progress.pass.get() > 1 { proof } else { Proof::Assumed });
+        self.count_kept(proof);
+    }
+
+    /// One more entry that stands as the catalog has it, by size and times on both sides. What an earlier pass
+    /// of this very run has proved is proved; what an earlier run has, is assumed to be so still.
+    pub fn count_kept(&self, proof: Proof) {
+        if self.progress.pass.get() > 1 {
+            return self.count_proof(proof);
+        }
+        self.tally.assumed.add(1);
+        self.tally.proved_before.add(u64::from(proof == Proof::Proved));
     }
 
     /// Something that a person should know about the pass as a whole.

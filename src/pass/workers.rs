@@ -281,7 +281,7 @@ impl Run<'_> {
             !row.lost && row.published == Some(super::decide::published(&now)) && work.wanted.get().is_none()
         });
         if as_remembered && !work.touched() && work.lifted().none() {
-            self.tally.assumed.add(1);
+            self.count_kept(work.known.as_ref().map_or(Proof::Assumed, |row| row.proof));
             self.keep_remembered(node);
             return Ok(());
         }

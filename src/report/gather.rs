@@ -106,6 +106,7 @@ fn proof(job: &Job) -> Proof {
         verify: verify.into(),
         proved: t.proved,
         assumed: t.assumed,
+        proved_before: t.proved_before,
         bytes_verified: t.bytes_verified,
         readback: t.readback.clone(),
         share_digest: t.share_digest.clone(),
@@ -151,16 +152,19 @@ fn completed(job: &Job) -> String {
         _ => format!("Completed: {} at the destination", words::entries(t.entries)),
     };
     if job.kind() != Kind::Verify {
-        // The record counts by its last pass, which leaves alone what an earlier one had done, and knows nothing of
-        // what a run did that died. So no more is said of those entries than what the last pass looked at.
-        let how = match (t.proved, t.assumed, t.bytes_verified) {
-            (_, 0, _) => ", every one of them proved in the last pass.".to_owned(),
-            (0, _, 0) => ", in the last pass taken as equal by size and times.".to_owned(),
-            (0, _, bytes) => format!(
-                ", in the last pass taken as equal by size and times; until then {} had been read back and proved.",
-                words::size(bytes)
-            ),
-            _ => ", in the last pass a part of them proved and the rest taken as equal by size and times.".to_owned(),
+        // The last pass leaves alone what earlier ones had done, and what they proved may have decayed since.
+        let rest = t.assumed.saturating_sub(t.proved_before);
+        let how = match (t.assumed, t.proved_before, rest) {
+            (0, ..) => ", every one of them proved in the last pass.".to_owned(),
+            (_, _, 0) => ", every one of them proved: in the last pass, or by an earlier one and by size and times as \
+                          that left them."
+                .to_owned(),
+            (_, 0, _) if t.proved == 0 => {
+                ", taken as equal by size and times; none was proved by its content.".to_owned()
+            }
+            (.., rest) => {
+                format!(", of which {} are not proved but taken as equal by size and times.", words::entries(rest))
+            }
         };
         text.push_str(&how);
     }

@@ -128,6 +128,9 @@ pub struct Proof {
     pub proved: u64,
     /// Entries taken as equal by size and times, or copied without read-back.
     pub assumed: u64,
+    /// Of those assumed: proved by an earlier run of the job, and by size and times as it left them.
+    #[serde(default)]
+    pub proved_before: u64,
     pub bytes_verified: u64,
     /// `direct`, `evicted`, `memory`, `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

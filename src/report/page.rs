@@ -113,7 +113,7 @@ fn tiles(report: &Report) -> Markup {
             (tile(&grouped(moved.files_copied), "files copied"))
             (tile(&words::size(moved.bytes_copied), "written"))
             (tile(&grouped(proof.proved), "entries proved"))
-            (tile(&grouped(proof.assumed), "entries assumed"))
+            (tile(&grouped(proof.assumed.saturating_sub(proof.proved_before)), "entries assumed"))
             (tile(&grouped(failed), "failed or hot"))
             (tile(&grouped(lost), "losses"))
             (tile(&grouped(moved.deleted), "deleted at the destination"))
@@ -270,8 +270,10 @@ fn proof(report: &Report) -> Markup {
             dl {
                 dt { "Proved in the last pass" }
                 dd { (words::entries(proof.proved)) ": read from an unchanged source, durable, and equal when read back; " (words::size_in_full(proof.bytes_verified)) }
-                dt { "Assumed in it" }
-                dd { (words::entries(proof.assumed)) ": taken as equal by size and times, or copied without read-back" }
+                dt { "Proved before it" }
+                dd { (words::entries(proof.proved_before)) ": proved by an earlier run of the job, and by size and times on both sides as it left them" }
+                dt { "Assumed" }
+                dd { (words::entries(proof.assumed.saturating_sub(proof.proved_before))) ": taken as equal by size and times, or copied without read-back" }
                 dt { "Level asked" } dd { (shown(&proof.verify)) }
                 dt { "Read-back" } dd { (readback) }
                 @if let Some(c) = &proof.comparison {

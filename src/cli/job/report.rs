@@ -71,7 +71,12 @@ fn lines(report: &Report) -> Vec<String> {
             words::span(moved.run_ms),
             words::many(u64::from(moved.runs), "run", "runs"),
         ),
-        format!("Proved {}, assumed {}.", words::entries(proof.proved), words::entries(proof.assumed)),
+        format!(
+            "Proved by the last pass {}, by earlier ones {}, assumed {}.",
+            words::entries(proof.proved),
+            words::entries(proof.proved_before),
+            words::entries(proof.assumed.saturating_sub(proof.proved_before))
+        ),
     ];
     if let Some(cutover) = &report.cutover {
         let forecast = cutover.forecast.as_ref().map(|f| {

@@ -111,7 +111,13 @@ fn facts(view: &JobView) -> Vec<(&'static str, String)> {
     if job.pass > 0 || t.entries > 0 {
         fact(
             "entries",
-            Some(format!("{}: {} proved, {} assumed", grouped(t.entries), grouped(t.proved), grouped(t.assumed))),
+            Some(format!(
+                "{}: {} proved by the last pass, {} by earlier ones, {} assumed",
+                grouped(t.entries),
+                grouped(t.proved),
+                grouped(t.proved_before),
+                grouped(t.assumed.saturating_sub(t.proved_before))
+            )),
         );
         fact(
             "copied",

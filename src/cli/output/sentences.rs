@@ -119,7 +119,14 @@ fn proof(s: &LastWord, out: &mut Vec<String>) {
             "none" | "inline" => "copied without read-back, or skipped as equal by size and times",
             _ => "skipped as equal by size and times",
         };
-        out.push(format!("Assumed, not proved: {} {why}; `copyd verify SRC DST` compares them.", entries(s.assumed)));
+        let before = match s.proved_before {
+            0 => String::new(),
+            some => format!(" (of which an earlier run of the job has proved {})", entries(some)),
+        };
+        out.push(format!(
+            "Assumed, not proved: {} {why}{before}; `copyd verify SRC DST` compares them.",
+            entries(s.assumed)
+        ));
     }
 }
 
@@ -287,6 +294,8 @@ mod tests {
         let mut summary = super::super::tests::summary();
         summary.assumed = 1;
         assert!(text(&summary, &Failures::default()).contains("Assumed, not proved: 1 entry skipped as equal"));
+        summary.proved_before = 1;
+        assert!(text(&summary, &Failures::default()).contains("earlier run of the job has proved 1 entry)"));
     }
 
     #[test]

@@ -150,6 +150,7 @@ impl Step {
         (totals.failed, totals.hot, totals.vanished) = (summary.failed, summary.hot, summary.vanished);
         if !run.retry_failed {
             (totals.entries, totals.proved, totals.assumed) = (summary.entries, summary.proved, summary.assumed);
+            totals.proved_before = summary.proved_before;
             totals.ignored = summary.ignored;
             (totals.lost, totals.degraded) = (summary.lost.clone(), summary.degraded.clone());
             totals.unsettable.clone_from(&summary.unsettable);
