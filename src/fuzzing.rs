@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::cli;
+use crate::daemon::link;
 use crate::fidelity::{self, IdMap, LossClass};
 use crate::hash::manifest;
 use crate::job::{JobPatch, JobSpec, Schedule, Window};
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("filter", filter),
     ("id_maps", id_maps),
     ("job", job),
+    ("link", link),
     ("location", location),
     ("manifest", manifest),
     ("records", records),
@@ -178,6 +180,31 @@ fn unescaped(shown: &str) -> Vec<u8> {
         rest = after;
     }
     bytes
+}
+
+/// A line between the daemon and its spawner, either way, and a worker's line that is sent on there.
+///
+/// # Panics
+/// Where a line means another one when it is written again, or what a worker says passes for its spawner's.
+pub fn link(data: &[u8]) {
+    fn again<T: serde::Serialize + for<'de> serde::Deserialize<'de>>(line: &[u8]) {
+        let Ok(Some(found)) = link::read::<T>(&mut &*line) else { return };
+        let mut written = Vec::new();
+        let there = link::write(&mut written, &found).and_then(|()| link::read::<T>(&mut written.as_slice()));
+        let [before, after] = [Some(found), there.ok().flatten()].map(|line| serde_json::to_value(line).ok());
+        assert_eq!(before, after, "the line says what it said");
+    }
+    let mut line = data.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+    let said = String::from_utf8_lossy(&line).into_owned();
+    line.push(b'\n');
+    again::<link::Request>(&line);
+    again::<link::Reply>(&line);
+    let run = uuid::Uuid::from_u128(7);
+    let report = Report::parse(&said).unwrap_or(Report::Note { text: said.clone().into() });
+    let sent = link::event_line(run, &said, &report);
+    assert_eq!(sent.iter().filter(|byte| **byte == b'\n').count(), 1, "one line stays one");
+    let heard = link::read::<link::Reply>(&mut sent.as_slice());
+    assert!(matches!(heard, Ok(Some(link::Reply::Event { run: of, .. })) if of == run), "{heard:?} of {said:?}");
 }
 
 /// Lines of a manifest, in either form.

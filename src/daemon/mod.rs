@@ -19,7 +19,7 @@ mod backend;
 mod clock;
 mod config;
 mod inspect;
-mod link;
+pub(crate) mod link;
 mod manager;
 mod notify;
 mod requests;
