@@ -11,6 +11,7 @@ again resumes.
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -45,7 +46,9 @@ class Worker:
         # stdin stays open meanwhile: its end would say that nobody is interested any more.
         for line in self.process.stdout:
             yield json.loads(line)
-        self.process.stdin.close()
+        # A command that came too late is still in the pipe's buffer, and finds no reader.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 

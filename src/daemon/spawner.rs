@@ -320,8 +320,9 @@ impl<'a> Session<'a> {
             let handle = handle.clone();
             move || {
                 let ended = ended(supervisor.attend(&relay));
-                say(&out, &Reply::Ended { run, ended });
+                // First: whoever hears that it has ended may start it again at once.
                 lock(&runs).remove(&run);
+                say(&out, &Reply::Ended { run, ended });
                 // What the kernel does not let die is taken out of the table when it goes.
                 while !handle.is_gone() {
                     std::thread::sleep(LINGERING_LOOK);
