@@ -10,6 +10,11 @@
 //! must not vanish. The spawner does not take the lists from `serve`, which it does not trust, but from the file;
 //! so whoever may write the file decides what root copies, and as root only root may ([`Config::load`]).
 
+#![allow(
+    clippy::doc_link_with_quotes,
+    reason = "the docs are the text of the file of settings, whose lists look like links"
+)]
+
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,10 +39,10 @@ pub struct Config {
     /// `sha256:FINGERPRINT` of one, `uid:N` or `gid:N` of a peer of the socket), a role (`read`,
     /// `operate`, `admin`) and the projects it holds for, where `"*"` is all of them:
     ///
-    ///     [[access]]
-    ///     name = "gid:1000"
-    ///     role = "operate"
-    ///     projects = ["default"]
+    ///   [[access]]
+    ///   name = "gid:1000"
+    ///   role = "operate"
+    ///   projects = ["default"]
     #[config(default = [])]
     pub access: Vec<Access>,
 
